@@ -1,0 +1,41 @@
+"""How a board is reached. One file per link; each has `open_link(settings) -> Link`."""
+
+from __future__ import annotations
+
+import subprocess
+from abc import ABC, abstractmethod
+from pathlib import Path
+from types import TracebackType
+
+
+class Link(ABC):
+    """An open way to a board. Used as a context manager: what was locked or started is released on the way out."""
+
+    @abstractmethod
+    def put(self, path: Path, sha256: str) -> str:
+        """Brings a file to the board (nothing to do where it is there with that hash); returns its path there."""
+
+    @abstractmethod
+    def get(self, remote: str, path: Path) -> None:
+        """Brings a file from the board."""
+
+    @abstractmethod
+    def bench(self) -> subprocess.Popen[str]:
+        """Starts `edgekit.bench` on the board: requests in, answers out, one JSON object a line.
+
+        It ends when its standard input closes.
+        """
+
+    def close(self) -> None:
+        """Releases the board."""
+
+    def __enter__(self) -> Link:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
