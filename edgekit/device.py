@@ -1,0 +1,291 @@
+"""Device: shipped hardware facts, one YAML each. Board: the user's own device, and how to reach it.
+
+A device file states nothing it has no source for: every number carries one, and what is unknown is null. A board is a
+small file `{base: jetson-orin-nano-8gb, link: {ssh: user@host}}`; a device with `link: local` is a board by itself.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import Field, ValidationError, model_validator
+
+from edgekit import resources
+from edgekit.errors import InputError, did_you_mean
+from edgekit.settings import Count, Settings
+
+Precision = Literal["float32", "float16", "bf16", "int8"]
+T = TypeVar("T", bound=Settings)
+
+# The instruction sets that decide how fast a precision is, as Linux spells them; asimddp is what Arm calls dotprod.
+INSTRUCTION_SETS = (
+    "avx2",
+    "avx512f",
+    "avx512_vnni",
+    "avx_vnni",
+    "amx_int8",
+    "avx512_bf16",
+    "amx_bf16",
+    "asimddp",
+    "i8mm",
+)
+RUNTIME_PACKAGES = {
+    "onnxruntime": ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino"),
+    "openvino": ("openvino",),
+    "tensorrt": ("tensorrt", "tensorrt-cu12", "tensorrt-cu13"),
+}
+
+
+class Source(Settings):
+    """Where a fact comes from. checked: read in the vendor's own document; other numbers stay out of reports."""
+
+    what: str
+    checked: bool = False
+
+
+class Fact(Settings):
+    """A number or word about the hardware with the sources that state it; an unknown value is null and has none."""
+
+    value: float | int | str | bool | list[float | int | str] | dict[str, float | int | str] | None
+    source: list[str] = Field(default_factory=list)
+    note: str | None = None
+
+
+class RuntimeFacts(Settings):
+    """precisions: what the runtime executes on this device. needs: precision -> instruction sets, one of which the
+    processor must have.
+    """
+
+    precisions: Annotated[list[Precision], Field(min_length=1)]
+    needs: dict[Precision, list[str]] = Field(default_factory=dict)
+    note: str | None = None
+
+
+class Alignment(Settings):
+    """channels: by precision, the number that channel counts should be a multiple of."""
+
+    channels: dict[Precision, Count]
+    source: Annotated[list[str], Field(min_length=1)]
+
+
+class Power(Settings):
+    """modes: names, never ids (the same id means another mode on another board). total_rail: rails whose sum is the
+    whole module; empty where power cannot be read.
+    """
+
+    modes: list[str] = Field(default_factory=list)
+    total_rail: list[str] = Field(default_factory=list)
+    source: list[str] = Field(default_factory=list)
+
+
+class Device(Settings):
+    """Facts of one kind of device, as shipped in `devices/<name>.yaml`.
+
+    facts: keys carry their unit (`memory_gb`, `bandwidth_gb_s`). telemetry: what can be read while it works.
+    """
+
+    schema_: Literal["edgekit.device/1"] = Field(alias="schema")
+    name: str
+    description: str
+    arch: Literal["x86_64", "aarch64"]
+    link: Literal["local"] | None = None
+    runtimes: dict[str, RuntimeFacts]
+    alignment: Alignment | None = None
+    facts: dict[str, Fact] = Field(default_factory=dict)
+    power: Power = Power()
+    telemetry: list[str] = Field(default_factory=list)
+    sources: dict[str, Source] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def every_number_has_a_source(self) -> Device:
+        for name, fact in self.facts.items():
+            if (fact.value is None) == bool(fact.source):
+                raise ValueError(f"facts.{name}: a value needs a source, and an unknown value (null) has none")
+        if (self.power.modes or self.power.total_rail) and not self.power.source:
+            raise ValueError("power: modes and rails need a source")
+        unknown = sorted(set(self.cited()) - set(self.sources))
+        if unknown:
+            raise ValueError(f"sources: {', '.join(unknown)} cited but not listed")
+        return self
+
+    def cited(self) -> list[str]:
+        """Every source id that a fact names."""
+        ids = [source for fact in self.facts.values() for source in fact.source]
+        return ids + self.power.source + (self.alignment.source if self.alignment else [])
+
+    def precisions(self, runtime: str, instruction_sets: Iterable[str] = ()) -> tuple[str, ...]:
+        """What `runtime` executes here, in the file's order.
+
+        instruction_sets: of the processor, as `detect` names them; a precision that needs one it lacks is left out.
+
+        Raises:
+            InputError: the device has no such runtime.
+        """
+        if runtime not in self.runtimes:
+            raise InputError(f"{self.name} has no runtime '{runtime}'." + did_you_mean(runtime, self.runtimes))
+        facts = self.runtimes[runtime]
+        have = set(instruction_sets)
+        return tuple(p for p in facts.precisions if p not in facts.needs or have & set(facts.needs[p]))
+
+    def channel_multiple(self, precision: str) -> int:
+        """Channel counts of a pruned layer are kept to a multiple of this; 1 where nothing is known."""
+        by_precision: Mapping[Any, int] = self.alignment.channels if self.alignment else {}
+        return by_precision.get(precision, 1)
+
+
+class SshSettings(Settings):
+    """ssh: user@host. python: the interpreter there."""
+
+    ssh: Annotated[str, Field(pattern=r"^[^-\s][^\s]*$")]
+    port: Annotated[int, Field(ge=1, le=65535)] = 22
+    python: str = "python3"
+
+
+class BoardFile(Settings):
+    """What a user writes: the shipped device it is, and how to reach it."""
+
+    base: str
+    link: Literal["local"] | SshSettings
+    power_mode: str | None = None
+
+
+@dataclass(frozen=True)
+class Board:
+    """A device of the user's own. link: `local` or `ssh`; link_settings: what that link needs (host, port, python)."""
+
+    name: str
+    device: Device
+    link: str = "local"
+    link_settings: Mapping[str, Any] = field(default_factory=dict)
+    power_mode: str | None = None
+
+    def precisions(self, runtime: str) -> tuple[str, ...]:
+        """What `runtime` executes on this very board; behind a link, what every device of the kind does."""
+        have = detect()["instruction_sets"] if self.link == "local" else []
+        return self.device.precisions(runtime, have)
+
+
+def open_board(name: str, *, folder: Path | None = None) -> Board:
+    """The board called `name`: a path, else `devices/` in `folder` (the working folder), else the user's, else shipped.
+
+    Raises:
+        InputError: no such board, or its file is wrong; the message says where and what to write.
+    """
+    known = boards(folder)
+    path = known.get(name) or _as_path(name, folder)
+    if path is None:
+        raise InputError(
+            f"no board is called '{name}'." + did_you_mean(name, known),
+            next=f"write devices/{name}.yaml: {{base: {next(iter(resources.devices()), 'x86-cpu')}, link: local}}",
+        )
+    data = read_yaml(path)
+    if "base" not in data:
+        return _itself(parse(Device, data, path), path)
+    board = parse(BoardFile, data, path)
+    if isinstance(board.link, str):
+        return Board(path.stem, shipped(board.base, path), power_mode=board.power_mode)
+    settings = {"host": board.link.ssh, "port": board.link.port, "python": board.link.python}
+    return Board(path.stem, shipped(board.base, path), "ssh", settings, board.power_mode)
+
+
+def detect() -> dict[str, Any]:
+    """What this machine is: processor, its instruction sets, cores, memory, runtimes found with their versions.
+
+    Read from the system without importing a runtime; what cannot be read is None.
+    """
+    cpuinfo = _cpuinfo()
+    return {
+        "cpu": cpuinfo.get("model name") or platform.processor() or None,
+        "arch": platform.machine(),
+        "instruction_sets": [flag for flag in INSTRUCTION_SETS if flag in cpuinfo.get("flags", "").split()],
+        "cores": len(os.sched_getaffinity(0)),  # what this process may use, not what the machine has
+        "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
+        "runtimes": {name: version for name in RUNTIME_PACKAGES if (version := _version(name))},
+        "os": platform.platform(),
+    }
+
+
+def _cpuinfo() -> dict[str, str]:
+    """The first processor of /proc/cpuinfo, Arm's `Features` under `flags`; empty where there is no such file."""
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return {}
+    pairs = (line.partition(":") for line in text.split("\n\n")[0].splitlines())
+    facts = {key.strip(): value.strip() for key, _, value in pairs}
+    return {**facts, "flags": facts.get("flags") or facts.get("Features", "")}
+
+
+def _version(runtime: str) -> str | None:
+    for package in RUNTIME_PACKAGES[runtime]:
+        try:
+            return importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return None
+
+
+def boards(folder: Path | None = None) -> dict[str, Path]:
+    """Every device and board file that a name can mean; a nearer one hides a farther one."""
+    found = dict(resources.devices())
+    for place in (config_folder(), (folder or Path.cwd()) / "devices"):
+        found.update({path.stem: path for path in sorted(place.glob("*.yaml"))})
+    return found
+
+
+def config_folder() -> Path:
+    """Where a user's boards stand: ~/.config/edgekit/devices."""
+    home = os.environ.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")
+    return Path(home) / "edgekit" / "devices"
+
+
+def shipped(name: str, asked_by: Path) -> Device:
+    """The shipped device that a board file names as its base."""
+    files = resources.devices()
+    if name not in files:
+        raise InputError(f"{asked_by}: base: no device is called '{name}'." + did_you_mean(name, files))
+    return parse(Device, read_yaml(files[name]), files[name])
+
+
+def _itself(device: Device, path: Path) -> Board:
+    if device.link is None:
+        raise InputError(
+            f"{device.name} is a kind of device, not a board that can be reached ({path.name}).",
+            next=f"write devices/my-board.yaml: {{base: {device.name}, link: {{ssh: user@host}}}}",
+        )
+    return Board(device.name, device)
+
+
+def _as_path(name: str, folder: Path | None) -> Path | None:
+    """A name with a slash or a suffix is a path, relative to the folder of whoever named it."""
+    path = (folder or Path.cwd()) / name
+    return path if path.suffix in (".yaml", ".yml") and path.is_file() else None
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML 1.2 file as a dict; duplicate keys are refused."""
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    try:
+        data = YAML(typ="safe", pure=True).load(path)
+    except (OSError, UnicodeDecodeError, YAMLError) as error:
+        raise InputError(f"{path}: cannot be read as YAML", why=str(error)) from error
+    if not isinstance(data, dict):
+        raise InputError(f"{path}: expected keys and values, found {type(data).__name__}")
+    return data
+
+
+def parse(kind: type[T], data: Mapping[str, Any], path: Path) -> T:
+    """`data` as a `kind`; every mistake in one error, each with its field."""
+    try:
+        return kind.model_validate(dict(data))
+    except ValidationError as error:
+        mistakes = [f"{path}: {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+        raise InputError("\n".join(mistakes)) from error
