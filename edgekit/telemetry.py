@@ -1,0 +1,171 @@
+"""What the board says of itself: facts, and the state of its clocks, heat, other load and energy around a window.
+
+Read from Linux's /proc and /sys; what cannot be read is None. Runs on boards: Python 3.8, standard library only.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Dict, List, Optional
+
+_ROOT = Path("/")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The state at one moment.
+
+    at_s:       monotonic seconds.
+    busy_s:     core seconds that all processes have used since boot, the hypervisor's share included.
+    own_s:      of these, what this process has used.
+    waited_s:   seconds this process stood ready to run and was not, because others held the core.
+    throttles:  throttle events since boot. energy_j: joules since the counter's start, `energy_range_j` its wrap.
+    """
+
+    at_s: float
+    busy_s: Optional[float] = None
+    own_s: float = 0.0
+    waited_s: Optional[float] = None
+    mhz: Optional[float] = None
+    temperature_c: Optional[float] = None
+    throttles: Optional[int] = None
+    energy_j: Optional[float] = None
+    energy_range_j: Optional[float] = None
+
+
+def read(root: Path = _ROOT) -> Reading:
+    """The state now; `root` is where /proc and /sys hang."""
+    ticks = os.times()
+    cpus = root / "sys/devices/system/cpu"
+    khz = _highest(cpus.glob("cpu[0-9]*/cpufreq/scaling_cur_freq"))
+    heat = _highest(root.glob("sys/class/thermal/thermal_zone*/temp"))
+    energy = [_number(path) for path in _rapl(root, "energy_uj")]
+    return Reading(
+        at_s=time.monotonic(),
+        busy_s=_busy_s(root),
+        own_s=ticks.user + ticks.system,
+        waited_s=_waited_s(root),
+        mhz=None if khz is None else khz / 1000,
+        temperature_c=None if heat is None else heat / 1000,
+        throttles=_total(cpus.glob("cpu[0-9]*/thermal_throttle/core_throttle_count")),
+        energy_j=_joules(energy),
+        energy_range_j=_joules([_number(path) for path in _rapl(root, "max_energy_range_uj")]),
+    )
+
+
+def between(before: Reading, after: Reading) -> Dict[str, Any]:
+    """What happened in the window, as JSON values; unknown is None.
+
+    other_cores: cores' worth of work by others. waited: share of the window this process was kept off a core.
+    """
+    window_s = max(after.at_s - before.at_s, 1e-9)
+    busy_s, own_s = _difference(before.busy_s, after.busy_s), after.own_s - before.own_s
+    waited_s = _difference(before.waited_s, after.waited_s)
+    return {
+        "window_s": window_s,
+        "other_cores": None if busy_s is None else max(0.0, busy_s - own_s) / window_s,
+        "waited": None if waited_s is None else waited_s / window_s,
+        "mhz": after.mhz,  # at the end, while the core is still working
+        "temperature_c": [before.temperature_c, after.temperature_c],
+        "throttles": _difference(before.throttles, after.throttles),
+        "energy_j": _energy_j(before, after),
+    }
+
+
+def facts(root: Path = _ROOT) -> Dict[str, Any]:
+    """The machine: model, cores, clocks' governor, load."""
+    governor = root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"
+    return {
+        "system": platform.platform(),
+        "machine": platform.machine(),
+        "python": platform.python_version(),
+        "model": _text(root / "sys/firmware/devicetree/base/model"),
+        "cpu": _cpu_name(root),
+        "cores": os.cpu_count(),
+        "cores_allowed": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
+        "memory_bytes": _memory_bytes(root),
+        "governor": _text(governor),
+        "load_average": list(os.getloadavg()) if hasattr(os, "getloadavg") else None,
+    }
+
+
+def _busy_s(root: Path) -> Optional[float]:
+    """user, nice, system, irq, softirq and steal of /proc/stat's first line, in seconds."""
+    text = _text(root / "proc/stat")
+    if text is None:
+        return None
+    ticks = [int(word) for word in text.splitlines()[0].split()[1:9]]
+    user, nice, system, _, _, irq, softirq, steal = ticks
+    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+
+
+def _waited_s(root: Path) -> Optional[float]:
+    """The longest run-queue wait of any of this process's threads (second number of schedstat, nanoseconds)."""
+    waits = [_text(path) for path in root.glob("proc/self/task/*/schedstat")]
+    return max((int(text.split()[1]) / 1e9 for text in waits if text), default=None)
+
+
+def _cpu_name(root: Path) -> str:
+    for line in (_text(root / "proc/cpuinfo") or "").splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor()
+
+
+def _memory_bytes(root: Path) -> Optional[int]:
+    for line in (_text(root / "proc/meminfo") or "").splitlines():
+        if line.startswith("MemTotal"):
+            return int(line.split()[1]) * 1024
+    return None
+
+
+def _rapl(root: Path, name: str) -> List[Path]:
+    """RAPL's files of the whole packages (`intel-rapl:0`), not of their parts (`intel-rapl:0:0`)."""
+    folders = sorted(root.glob("sys/class/powercap/intel-rapl:*"))
+    return [folder / name for folder in folders if folder.name.count(":") == 1]
+
+
+def _joules(microjoules: List[Optional[float]]) -> Optional[float]:
+    """The sum, if every package could be read: a partial sum would be a wrong number."""
+    known = [value for value in microjoules if value is not None]
+    return sum(known) / 1e6 if known and len(known) == len(microjoules) else None
+
+
+def _energy_j(before: Reading, after: Reading) -> Optional[float]:
+    """Joules of the window; the counter wraps at most once in one."""
+    if before.energy_j is None or after.energy_j is None:
+        return None
+    joules = after.energy_j - before.energy_j
+    if joules >= 0:
+        return joules
+    return None if after.energy_range_j is None else joules + after.energy_range_j
+
+
+def _difference(before: Optional[float], after: Optional[float]) -> Optional[float]:
+    return None if before is None or after is None else after - before
+
+
+def _highest(paths: Any) -> Optional[float]:
+    return max((value for value in map(_number, paths) if value is not None), default=None)
+
+
+def _total(paths: Any) -> Optional[int]:
+    values = [value for value in map(_number, paths) if value is not None]
+    return int(sum(values)) if values else None
+
+
+def _number(path: Path) -> Optional[float]:
+    text = _text(path)
+    return float(text) if text is not None and text.lstrip("-").isdigit() else None
+
+
+def _text(path: Path) -> Optional[str]:
+    """A file's text without its padding; None where it cannot be read (absent, or root's alone like RAPL's)."""
+    try:
+        return path.read_text(errors="replace").strip("\0\n ")
+    except OSError:
+        return None
