@@ -10,7 +10,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field
 
@@ -30,8 +30,8 @@ class Context:
     """What a stage is given besides the model and the data.
 
     step_dir: a folder of the step's own, for checkpoints; removed when the step is committed.
-    models:   earlier steps by name (a callable each, so that only what is used is loaded); `original` is the first.
-    load:     opens a model source that a stage names (a student, a teacher).
+    model:    a copy of an earlier step's model by its name; `original` is the model as it was loaded; a source is opened.
+    load:     opens a model source with the recipe's number of classes (a student).
     measure_ms: p50 of a model on the goal's board and runtime, exported plainly, in milliseconds.
     goal, board: what the result must reach, and where.
     """
@@ -39,7 +39,7 @@ class Context:
     step_dir: Path
     seed: int
     progress: Progress
-    models: Mapping[str, Callable[[], Model]]
+    model: Callable[[str], Model]
     load: Callable[[str], Model]
     measure_ms: Callable[[Model], float]
     goal: GoalSettings
@@ -59,8 +59,12 @@ class Outcome:
 
 
 class Stage(Settings):
-    """Frozen; its fields are the recipe's. `kind` is the file's name, `step` the name other steps refer to it by."""
+    """Frozen; its fields are the recipe's. `kind` is the file's name, `step` the name other steps refer to it by.
 
+    uses_goal: whether the result depends on the goal's device and runtime (pruning measures there).
+    """
+
+    uses_goal: ClassVar[bool] = False
     name: StepName | None = None
 
     @property

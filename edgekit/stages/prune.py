@@ -1,13 +1,34 @@
-"""Structured pruning: whole channels leave the network (dependency graph: Fang et al., arXiv 2301.12900)."""
+"""Structured pruning: whole channels leave the network (dependency graph: Fang et al., arXiv 2301.12900).
+
+The least important channels go first, by one threshold over all groups, until what was asked for is reached: a measured
+speed-up on the goal's board, a share of the MACs or of the parameters.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Callable
+from dataclasses import asdict
+from itertools import islice
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from edgekit.errors import GateError, InputError
 from edgekit.settings import Count, Positive, TrainSettings
+from edgekit.stages import Context, Outcome
 from edgekit.stages import Stage as Base
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from edgekit.channels import Cut
+    from edgekit.data import Data
+    from edgekit.model import Model
+    from edgekit.training import Loss
+
+SEARCH_STEPS = 7  # halvings of the share to remove: 1 % resolution
+MEASURED_STEPS = 5
+TAYLOR_BATCHES = 16
 
 
 class Recover(TrainSettings):
@@ -15,15 +36,18 @@ class Recover(TrainSettings):
 
     teacher: str | None = None
     lr: Positive = 0.02
+    temperature: Positive = 4.0
+    alpha: Annotated[float, Field(ge=0, le=1)] = 0.7
 
 
 class Stage(Base):
-    """Ask for exactly one of: speedup (times, measured on the goal's board), macs, params (share that remains),
+    """Ask for exactly one of: speedup (times, measured on the goal's board), macs, params (share that remains), ratio
 
-    ratio (share of channels that leave every group). at_least: the measured speed-up below which the run stops.
+    (share of channels that leaves every group). at_least: the measured speed-up below which the run stops.
     align: channel counts are multiples of it; None takes the board's.
     """
 
+    uses_goal = True
     speedup: Annotated[float, Field(gt=1, le=100)] | None = None
     macs: Annotated[float, Field(gt=0, lt=1)] | None = None
     params: Annotated[float, Field(gt=0, lt=1)] | None = None
@@ -39,3 +63,125 @@ class Stage(Base):
         if len(asked) != 1:
             raise ValueError(f"ask for exactly one of speedup, macs, params, ratio (got {', '.join(asked) or 'none'})")
         return self
+
+    def requires(self, model: Model) -> None:
+        if any(edit["kind"] == "quantize" for edit in model.edits):
+            raise InputError("prune: the model is quantized already", next="put prune before quantize in the recipe")
+
+    def apply(self, model: Model, data: Data, context: Context) -> Outcome:
+        from edgekit import channels
+
+        groups, frozen = channels.find_groups(model.net, model.example)
+        if not groups:
+            reasons = "; ".join(f"{one.layer}: {one.reason}" for one in frozen)
+            raise GateError("prune: no channel of this network can be removed", why=reasons)
+        scores = self._scores(model, data, context, groups)
+        cuts = self._cuts(model, context, scores)
+        if not cuts:
+            raise GateError(
+                "prune: 0 channels pruned", why="what was asked for is met already", next="ask for more, or drop the stage"
+            )
+        pruned = model.edited(channels.cut(model.net, model.example, cuts), channels.as_edit(cuts))
+        metrics = {"kept": {c.layer: [c.kept, c.width] for c in cuts}, "frozen": [asdict(one) for one in frozen]}
+        metrics |= self._gain(model, pruned, context)
+        trained = self._recover(pruned, data, context)
+        notes = tuple(f"'{one.layer}' keeps its channels: {one.reason}" for one in frozen)
+        return Outcome(pruned, {**metrics, **trained}, notes)
+
+    def _scores(self, model: Model, data: Data, context: Context, groups: Any) -> dict[str, Tensor]:
+        import torch
+
+        from edgekit import channels
+
+        torch.manual_seed(context.seed)
+        net = model.copy().net
+        if self.score == "taylor":
+            _gradients(net, data)
+        return channels.importance(net, model.example, groups, self.score)
+
+    def _cuts(self, model: Model, context: Context, scores: dict[str, Tensor]) -> list[Cut]:
+        """The fewest channels whose removal meets the request."""
+        from edgekit import channels
+
+        align = self.align or context.board.device.channel_multiple("float32")
+        if self.ratio is not None:
+            return channels.choose(scores, self.ratio, align, uniform=True)
+
+        def pruned(share: float) -> Model:
+            cuts = channels.choose(scores, share, align)
+            return model.edited(channels.cut(model.net, model.example, cuts))
+
+        cost, budget, steps = self._budget(model, context)
+        share = _smallest(lambda share: cost(pruned(share)) <= budget, steps)
+        if share is None:
+            least = cost(pruned(1.0))
+            raise GateError(
+                f"prune: {self._request()} cannot be reached",
+                why=f"with every group at its least width {least:.4g} remain, {budget:.4g} were asked for",
+                next="ask for less, or start from another student",
+            )
+        return channels.choose(scores, share, align)
+
+    def _budget(self, model: Model, context: Context) -> tuple[Callable[[Model], float], float, int]:
+        """What is counted, how much of it may remain, and how many trials it is worth."""
+        if self.speedup is not None:
+            return context.measure_ms, context.measure_ms(model) / self.speedup, MEASURED_STEPS
+        if self.macs is not None:
+            return lambda m: m.macs, model.macs * self.macs, SEARCH_STEPS
+        assert self.params is not None
+        return lambda m: m.parameters, model.parameters * self.params, SEARCH_STEPS
+
+    def _request(self) -> str:
+        asked = {key: getattr(self, key) for key in ("speedup", "macs", "params", "ratio")}
+        return next(f"{key}: {value}" for key, value in asked.items() if value is not None)
+
+    def _gain(self, before: Model, after: Model, context: Context) -> dict[str, float]:
+        """Both networks measured on the goal's board, before any training."""
+        old_ms, new_ms = context.measure_ms(before), context.measure_ms(after)
+        gain = old_ms / new_ms
+        if self.at_least is not None and gain < self.at_least:
+            raise GateError(
+                f"prune: {gain:.2f} times faster, at_least asks for {self.at_least:g}",
+                why=f"{old_ms:.3f} ms before the cut, {new_ms:.3f} ms after it, on {context.board.name}",
+                next="ask for more pruning or lower prune.at_least",
+            )
+        return {"before_ms": old_ms, "after_ms": new_ms, "speedup": gain}
+
+    def _recover(self, pruned: Model, data: Data, context: Context) -> dict[str, Any]:
+        from edgekit.training import reestimate_batchnorm, train
+
+        reestimate_batchnorm(pruned.net, data)
+        if self.recover is None:
+            return {}
+        loss = _taught(self.recover, context)
+        return asdict(train(pruned.net, data, self.recover, seed=context.seed, progress=context.progress, loss=loss))
+
+
+def _taught(recover: Recover, context: Context) -> Loss | None:
+    from edgekit.losses import kd
+    from edgekit.teacher import distilled
+
+    if recover.teacher is None:
+        return None
+    teacher = context.model(recover.teacher).net
+    return distilled([teacher], kd, temperature=recover.temperature, alpha=recover.alpha, smoothing=recover.smoothing)
+
+
+def _gradients(net: nn.Module, data: Data) -> None:
+    """Leaves the gradient of the cross-entropy over a few training batches in the parameters (first-order Taylor)."""
+    from edgekit.data import batches
+    from edgekit.losses import cross_entropy
+
+    for images, labels in islice(batches(data.train, 64, preprocess=data.preprocess, seed=0), TAYLOR_BATCHES):
+        cross_entropy(net(images), labels).backward()  # type: ignore[no-untyped-call]
+
+
+def _smallest(enough: Callable[[float], bool], steps: int) -> float | None:
+    """The smallest share in 0..1 that is enough, by halving; None when not even 1 is."""
+    if not enough(1.0):
+        return None
+    low, high = 0.0, 1.0
+    for _ in range(steps):
+        middle = (low + high) / 2
+        low, high = (low, middle) if enough(middle) else (middle, high)
+    return high
