@@ -17,6 +17,8 @@ WIDTH, HEIGHT = 860, 440
 LEFT, RIGHT, TOP, BOTTOM = 64, 24, 18, 52
 RADIUS, CHARACTER = 17, 6.6  # px: of the largest file; of a letter at 12 px
 
+Box = tuple[float, float, float, float]  # left, top, right, bottom in px
+
 
 @dataclass(frozen=True)
 class Scale:
@@ -107,32 +109,51 @@ def _point(final: Final, x: Scale, y: Scale, largest: int, ship: bool) -> str:
 
 
 def _labels(shown: Sequence[Final], x: Scale, y: Scale, ship: str | None) -> str:
-    """Each name at the first place beside its circle where it covers no other name and no circle."""
-    taken = [(x(math.log10(f.p50.value)), y(100 * f.accuracy.value)) for f in shown if f.p50.value and f.accuracy]
-    boxes = [(cx - 12, cy - 12, cx + 12, cy + 12) for cx, cy in taken]
+    """Each name at the place beside its circle where it covers least; a circle or a name weighs more than a bar."""
+    spots = [(x(math.log10(f.p50.value)), y(100 * f.accuracy.value), f) for f in shown if f.p50.value and f.accuracy]
+    covered = [((cx - 14, cy - 14, cx + 14, cy + 14), 10.0) for cx, cy, _ in spots]
+    covered += [
+        ((cx - 1, y(100 * f.accuracy.ci95[1]), cx + 1, y(100 * f.accuracy.ci95[0])), 1.0)
+        for cx, cy, f in spots
+        if f.accuracy
+    ]
+    names = _short_names(shown)
     parts = []
-    for final, (cx, cy) in zip(shown, taken, strict=True):
-        width = CHARACTER * len(final.name)
-        places = [(cx + dx, cy + dy) for dx, dy in _around(width)]
-        inside = [p for p in places if LEFT < p[0] < WIDTH - width and TOP < p[1] < HEIGHT - BOTTOM]
-        free = [p for p in inside if not any(_overlap(_box(*p, width), box) for box in boxes)]
-        left, base = (free or inside or places)[0]
-        boxes.append(_box(left, base, width))
+    for cx, cy, final in sorted(spots, key=lambda spot: spot[0]):
+        name = names[final.name]
+        width = CHARACTER * len(name)
+        left, base = _best_place(cx, cy, width, covered)
+        covered.append((_box(left, base, width), 10.0))
         weight = "label ship" if final.name == ship else "label"
-        parts.append(f'<text class="{weight}" x="{left:.1f}" y="{base:.1f}">{escape(final.name)}</text>')
+        parts.append(f'<text class="{weight}" x="{left:.1f}" y="{base:.1f}">{escape(name)}</text>')
     return "".join(parts)
 
 
-def _around(width: float) -> list[tuple[float, float]]:
-    """Offsets of a label's left end: right below, right above, left below, left above, then farther off."""
-    return [(side, rise) for rise in (20.0, -14.0, 34.0, -28.0, 48.0, -42.0) for side in (16.0, -16.0 - width)]
+def _short_names(shown: Sequence[Final]) -> dict[str, str]:
+    """The step, and the runtime where there are several; the whole name where that does not tell two apart."""
+    several = len({final.runtime for final in shown}) > 1
+    short = [f"{final.step} · {final.runtime}" if several else final.step for final in shown]
+    return {f.name: name if short.count(name) == 1 else f.name for f, name in zip(shown, short, strict=True)}
 
 
-def _box(left: float, base: float, width: float) -> tuple[float, float, float, float]:
+def _best_place(cx: float, cy: float, width: float, covered: Sequence[tuple[Box, float]]) -> tuple[float, float]:
+    """Left end and base line of a label: around the circle, near before far, inside the frame."""
+
+    def cost(place: tuple[int, tuple[float, float]]) -> float:
+        order, (left, base) = place
+        outside = not (LEFT < left < WIDTH - RIGHT - width and TOP + 12 < base < HEIGHT - BOTTOM)
+        return 0.4 * order + 100 * outside + sum(w for box, w in covered if _overlap(_box(left, base, width), box))
+
+    beside = [(cx + 16, cy + 4), (cx - 16 - width, cy + 4), (cx - width / 2, cy - 22), (cx - width / 2, cy + 32)]
+    corners = [(cx + dx, cy + dy) for dy in (-20, 28, -36, 44) for dx in (8, -8 - width)]
+    return min(enumerate([*beside, *corners]), key=cost)[1]
+
+
+def _box(left: float, base: float, width: float) -> Box:
     return left, base - 11, left + width, base + 3
 
 
-def _overlap(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> bool:
+def _overlap(a: Box, b: Box) -> bool:
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from edgekit import __version__
+from edgekit.ledger import Final
 from edgekit.report import chart, table
 from edgekit.report.record import Report
 from edgekit.verdict import Choice
@@ -38,20 +39,20 @@ def _board(report: Report, choice: Choice) -> dict[str, Any]:
     goal = report.facts.get("goal") or {}
     return {
         "choice": choice,
-        "table": table.finals(report.ledger, choice.board, choice.ship),
+        "table": table.finals(report.ledger, choice.board, choice.ship, wide=True),
         "precisions": sorted({final.precision for final in here}),
         "svg": chart.svg(
-            here, choice.ship, limit_ms=goal.get("latency_p50_ms") if first else None, floor=_floor(report, goal)
+            here, choice.ship, limit_ms=goal.get("latency_p50_ms") if first else None, floor=_floor(here, goal)
         ),
     }
 
 
-def _floor(report: Report, goal: Mapping[str, Any]) -> float | None:
+def _floor(finals: Sequence[Final], goal: Mapping[str, Any]) -> float | None:
     """The least accuracy that the goal allows, as a share: the higher of the two ways to say it."""
-    baseline = report.ledger.baseline
     floors = [goal["accuracy"]] if goal.get("accuracy") else []
-    if goal.get("accuracy_drop") is not None and baseline is not None and baseline.accuracy is not None:
-        floors.append(baseline.accuracy.value - goal["accuracy_drop"] / 100)
+    if goal.get("accuracy_drop") is not None:
+        known = [f.accuracy.value + f.accuracy_drop / 100 for f in finals if f.accuracy and f.accuracy_drop is not None]
+        floors += [baseline - goal["accuracy_drop"] / 100 for baseline in known[:1]]
     return max(floors, default=None)
 
 

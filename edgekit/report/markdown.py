@@ -14,7 +14,7 @@ def render(report: Report) -> str:
     parts = [f"# {_escape(report.name)}", f"**{_escape(verdict.reason)}**", _goal(report)]
     for choice in verdict.boards:
         parts += [f"## Files on {_escape(choice.board)}"]
-        parts += [_table(table.finals(ledger, choice.board, choice.ship))]
+        parts += [_table(table.finals(ledger, choice.board, choice.ship, wide=True))]
         parts += [_escape(choice.reason)] if choice is not verdict.boards[0] else []
     parts += [_escape(table.caption(ledger)), "## After every step", _table(table.steps(ledger))]
     parts += ["The baseline stands in bold. Each step was exported plainly and measured briefly on the goal's board."]

@@ -29,12 +29,17 @@ def steps(ledger: Ledger) -> Table:
     return Table(headings, lines, tuple(row is baseline for row in ledger.rows))
 
 
-def finals(ledger: Ledger, board: str, ship: str | None) -> Table:
-    """The candidates on one board, slowest first; the one to ship is marked."""
+def finals(ledger: Ledger, board: str, ship: str | None, *, wide: bool = False) -> Table:
+    """The candidates on one board, slowest first; the one to ship is marked.
+
+    wide: ratios with their 95 % intervals, and energy where some candidate has it.
+    """
     here = [final for final in ledger.finals if final.board == board]
     here.sort(key=lambda final: (final.scenario != "single-stream", final.scenario, -(final.p50.value or 0)))
+    energy = wide and any(final.energy and final.energy.j_per_inference is not None for final in here)
     headings = ("candidate", "accuracy %", "drop", "kB", "p50 ms", "p99 ms", "n", "× base", "× float")
-    return Table(headings, tuple(_final(final) for final in here), tuple(final.name == ship for final in here))
+    lines = tuple(_final(final, wide) + ((_millijoules(final),) if energy else ()) for final in here)
+    return Table(headings + (("mJ",) if energy else ()), lines, tuple(final.name == ship for final in here))
 
 
 def _step(row: Row, drop: float | None) -> tuple[str, ...]:
@@ -52,7 +57,7 @@ def _step(row: Row, drop: float | None) -> tuple[str, ...]:
     )
 
 
-def _final(final: Final) -> tuple[str, ...]:
+def _final(final: Final, wide: bool) -> tuple[str, ...]:
     scenario = "" if final.scenario == "single-stream" else f" ({final.scenario})"
     doubt = "" if final.state == "valid" else f" [{final.state}]"
     return (
@@ -63,8 +68,8 @@ def _final(final: Final) -> tuple[str, ...]:
         ms(final.p50.value),
         tail(final.p99),
         f"{final.p50.n:,}",
-        times(final.speedup),
-        times(final.speedup_over_float),
+        times(final.speedup, wide),
+        times(final.speedup_over_float, wide),
     )
 
 
@@ -102,8 +107,18 @@ def tail(found: Percentile) -> str:
     return "n/a" if found.value is None else ms(found.value)
 
 
-def times(ratio: Interval | None) -> str:
-    return UNKNOWN if ratio is None else f"{ratio.value:.2f}" if ratio.value < 10 else f"{ratio.value:.1f}"
+def times(ratio: Interval | None, wide: bool = False) -> str:
+    """`2.05`, or with its interval `2.05 [1.98, 2.12]`."""
+    if ratio is None:
+        return UNKNOWN
+    digits = 2 if ratio.value < 10 else 1
+    interval = f" [{ratio.low:.{digits}f}, {ratio.high:.{digits}f}]" if wide else ""
+    return f"{ratio.value:.{digits}f}{interval}"
+
+
+def _millijoules(final: Final) -> str:
+    joules = final.energy.j_per_inference if final.energy else None
+    return UNKNOWN if joules is None else f"{1000 * joules:.3g}"
 
 
 def unproven(ledger: Ledger) -> list[str]:
