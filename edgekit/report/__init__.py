@@ -39,5 +39,5 @@ def read(path: Path) -> Report:
         return Report.from_dict(stdlib_json.loads(file.read_text(encoding="utf-8")))
     except OSError as error:
         raise InputError(f"{file}: no report here", next="give a run folder that has finished") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{file}: this is not a report of edgekit", why=str(error)) from error
