@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from pydantic.json_schema import models_json_schema
 
 from edgekit import lookup
 from edgekit.errors import Problem, RecipeError, did_you_mean
-from edgekit.recipe_checks import Step, check, expand_paths, user_code
+from edgekit.recipe_checks import SCENARIO, Step, check, expand_paths, user_code
 from edgekit.recipe_tree import merged, override, step_name
 from edgekit.settings import DataSettings, GoalSettings, ModelSettings, ProfileSettings, Settings
 from edgekit.stages import Stage, StepName
@@ -40,6 +40,13 @@ class RecipeSettings(Settings):
     stages: list[Stage] = Field(default=[])
     export: Annotated[list[str], Field(min_length=1)]
     profile: ProfileSettings = ProfileSettings()
+
+    @field_validator("version", mode="before")
+    @classmethod
+    def _known_version(cls, value: object) -> object:
+        if type(value) is not int or value != 1:  # Literal[1] alone would take `true`
+            raise ValueError("this edgekit reads recipes of `version: 1`")
+        return value
 
 
 class Recipe(RecipeSettings):
@@ -82,12 +89,13 @@ def load_recipe(path: Path, *, overrides: Sequence[str] = (), allow_code: bool =
     """
     document = merged(read_yaml(path))
     root, problems = document.root, document.problems
-    problems += override(root, overrides, set(RecipeSettings.model_fields) - {"extends", "stages"})
+    keys = set(RecipeSettings.model_fields)
+    problems += override(root, overrides, keys - {"extends", "stages"})
     problems += expand_paths(root)
     settings, found = validate(RecipeSettings, _without_stages(root))
     steps, wrong = _steps(root)
     folder = path.resolve().parent
-    problems += found + wrong + list(check(root, steps, folder, allow_code=allow_code))
+    problems += [*found, *wrong, *check(root, steps, folder, reserved=keys, allow_code=allow_code)]
     if problems or settings is None:
         raise RecipeError(_in_order(problems, str(path)))
     filled = {
@@ -111,6 +119,7 @@ def schema() -> dict[str, Any]:
     }
     recipe["properties"]["export"]["items"]["enum"] = lookup.names("exporters")
     definitions["GoalSettings"]["properties"]["runtime"]["enum"] = lookup.names("runtimes")
+    definitions["ProfileSettings"]["properties"]["scenarios"]["items"]["pattern"] = f"^({SCENARIO.pattern})$"
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **recipe, "$defs": definitions}
 
 

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from edgekit import lookup
 from edgekit.errors import Problem, did_you_mean
 from edgekit.stages import Stage
-from edgekit.validate import join
-from edgekit.yaml_reader import Node
+from edgekit.yaml_reader import Node, join
 
 ORIGINAL = "original"
 PATHS = (("data", "train"), ("data", "test"), ("model", "weights"))
 _VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})", re.ASCII)
-_SCENARIO = re.compile(r"single-stream|offline|camera@[1-9][0-9]{0,3}")
+SCENARIO = re.compile(r"single-stream|offline|camera@[1-9][0-9]{0,3}")
 
 
 @dataclass(frozen=True)
@@ -30,9 +29,14 @@ class Step:
     stage: Stage | None
 
 
-def check(root: Node, steps: list[Step], folder: Path, *, allow_code: bool) -> Iterator[Problem]:
-    """Every mistake that is seen only by looking at several fields, or outside the file."""
-    yield from _names(root, steps)
+def check(
+    root: Node, steps: list[Step], folder: Path, *, reserved: Collection[str], allow_code: bool
+) -> Iterator[Problem]:
+    """Every mistake that is seen only by looking at several fields, or outside the file.
+
+    reserved: names a step cannot have, because `--set` would take them for a part of the recipe.
+    """
+    yield from _names(steps, reserved)
     yield from _teachers(steps)
     yield from _order(steps)
     yield from _exports(root)
@@ -66,15 +70,16 @@ def expand_paths(root: Node) -> list[Problem]:
 
 def user_code(root: Node, steps: list[Step], folder: Path) -> list[Path]:
     """The files that `python:file.py:function` sources name, each once."""
-    return list(dict.fromkeys((folder / text.split(":")[1]).resolve() for _, _, text in _python(root, steps)))
+    return list(dict.fromkeys(_real(folder, text.split(":")[1]) for _, _, text in _python(root, steps)))
 
 
-def _names(root: Node, steps: list[Step]) -> Iterator[Problem]:
+def _names(steps: list[Step], reserved: Collection[str]) -> Iterator[Problem]:
     first: dict[str, Step] = {}
     for step in steps:
         place = (step.node.get("name") or step.node).key
-        if step.name == ORIGINAL:
-            yield Problem(*place, join(step.name, "name"), f"'{ORIGINAL}' is the model as loaded; choose another name")
+        if step.name == ORIGINAL or step.name in reserved:
+            meaning = "the model as loaded" if step.name == ORIGINAL else "a part of the recipe"
+            yield Problem(*place, join(step.kind, "name"), f"'{step.name}' is {meaning}; choose another name")
         elif step.name in first:
             line = first[step.name].node.key.line
             message = f"two steps are called '{step.name}', the first on line {line}; give one another `name:`"
@@ -106,10 +111,9 @@ def _order(steps: list[Step]) -> Iterator[Problem]:
     for step in steps:
         line = done.get("quantize")
         if line is not None and step.kind in ("prune", "quantize"):
-            why = "is quantized already" if step.kind == "quantize" else "cannot lose channels any more"
-            message = f"the model {why}, by the step on line {line}; " + (
-                "keep one" if step.kind == "quantize" else "move `prune` before `quantize`"
-            )
+            again = "already; keep one of the two"
+            late = "and cannot lose channels any more; move `prune` before `quantize`"
+            message = f"the model is quantized on line {line} {again if step.kind == 'quantize' else late}"
             yield Problem(*step.node.key, step.name, message)
         student = step.node.get("student") if step.kind == "distill" else None
         made = [kind for kind in ("prune", "quantize") if kind in done]
@@ -145,7 +149,8 @@ def _exports(root: Node) -> Iterator[Problem]:
         yield Problem(*goal.place, "goal.runtime", message)
     elif entries and goal.value not in served and all(str(node.value) in known for _, node in entries):
         able = [name for name in known if goal.value in lookup.find("exporters", name).runtimes]
-        message = f"no export gives files for {goal.value}; add {' or '.join(able)} to `export`"
+        remedy = f"add {' or '.join(able)} to `export`" if able else "choose another runtime"
+        message = f"no export gives files for {goal.value}; {remedy}"
         yield Problem(*goal.place, "goal.runtime", message)
 
 
@@ -157,7 +162,7 @@ def _boards(root: Node) -> Iterator[Problem]:
         yield Problem(*entries[0][1].place, "profile.devices", message)
     scenarios = _entries(root.get("profile", "scenarios"))
     for index, node in scenarios:
-        if isinstance(node.value, str) and not _SCENARIO.fullmatch(node.value):
+        if isinstance(node.value, str) and not SCENARIO.fullmatch(node.value):
             near = did_you_mean(node.value, ["single-stream", "offline", "camera@30"])
             yield Problem(*node.place, join("profile.scenarios", index), f"unknown scenario '{node.value}'." + near)
     yield from _repeated("profile.devices", entries)
@@ -171,7 +176,7 @@ def _preprocess(root: Node) -> Iterator[Problem]:
     mean, std = node.get("mean"), node.get("std")
     lengths = [len(each.value) for each in (mean, std) if each is not None and isinstance(each.value, list)]
     if std is not None and len(lengths) == 2 and lengths[0] != lengths[1]:
-        message = f"{lengths[1]} entries, but mean has {lengths[0]}; one entry for each channel"
+        message = f"of length {lengths[1]}, but mean is of length {lengths[0]}; write one number for each channel"
         yield Problem(*std.place, "data.preprocess.std", message)
     resize, to = node.get("resize"), node.get("resize_to")
     shorter = resize is not None and resize.value == "shorter"
@@ -197,17 +202,27 @@ def _split(root: Node) -> Iterator[Problem]:
 
 
 def _sources(root: Node, steps: list[Step], folder: Path, allow_code: bool) -> Iterator[Problem]:
+    named = [("model.source", root.get("model", "source"))]
+    named += [(join(step.name, "student"), step.node.get("student")) for step in steps]
+    for field, node in named:
+        if node is not None and isinstance(node.value, str) and ":" not in node.value:
+            yield Problem(*node.place, field, f"'{node.value}' is no source; write `python:file.py:function`")
     for field, node, text in _python(root, steps):
         _, file, function = [*text.split(":"), "", ""][:3]
         if text.count(":") != 2 or not file.endswith(".py") or not function.isidentifier():
             yield Problem(*node.place, field, "write `python:file.py:function`")
             continue
-        path = (folder / file).resolve()
+        path = _real(folder, file)
         if not path.is_relative_to(folder) and not allow_code:
             message = f"{file} lies outside the recipe's folder; move it there, or give --allow-code"
             yield Problem(*node.place, field, message)
-        elif not path.is_file():
+        elif not os.path.isfile(path):  # not Path.is_file, which raises on a name that is too long
             yield Problem(*node.place, field, f"no file {file} in the recipe's folder")
+
+
+def _real(folder: Path, file: str) -> Path:
+    """The file itself, links followed (os.path: a loop of links raises nothing)."""
+    return Path(os.path.realpath(folder / file))
 
 
 def _python(root: Node, steps: list[Step]) -> Iterator[tuple[str, Node, str]]:

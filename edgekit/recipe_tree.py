@@ -11,6 +11,7 @@ from edgekit.validate import describe
 from edgekit.yaml_reader import Document, Node, Place, parse_yaml, read_yaml
 
 SET = Place("--set", 0, 0)
+HOW = "write `path=value`, for example `quantize.qat_epochs=3`"
 
 
 def merged(document: Document) -> Document:
@@ -45,7 +46,7 @@ def override(root: Node, overrides: Sequence[str], keys: Collection[str]) -> lis
         path, equals, value = text.partition("=")
         try:
             if not equals:
-                raise ValueError("write `path=value`, for example `quantize.qat_epochs=3`")
+                raise ValueError(HOW)
             _put(root, path.strip(), _value(value), keys)
         except ValueError as error:
             problems.append(Problem(*SET, path.strip(), str(error)))
@@ -88,6 +89,8 @@ def _placed(node: Node) -> Node:
 def _put(root: Node, path: str, new: Node, keys: Collection[str]) -> None:
     """Puts a node where the path leads; mappings that do not stand there yet are made."""
     first, *rest = path.split(".")
+    if not all([first, *rest]):
+        raise ValueError(HOW)
     node, parts = (root, [first, *rest]) if first in keys else (_step(root, first, keys), rest)
     if not parts:
         raise ValueError(f"name a field of the step, like `{first}.name=a`")

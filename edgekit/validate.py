@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from edgekit.errors import Problem, did_you_mean
-from edgekit.yaml_reader import Node, Place
+from edgekit.yaml_reader import Node, Place, join
 
 Record = TypeVar("Record", bound=BaseModel)
 Path = tuple[int | str, ...]
@@ -30,8 +30,8 @@ _BOUNDS = {
     "greater_than_equal": "must be at least {ge}, got {got}",
     "less_than": "must be less than {lt}, got {got}",
     "less_than_equal": "must be at most {le}, got {got}",
-    "too_short": "needs at least {min_length} entries, got {actual_length}",
-    "too_long": "takes at most {max_length} entries, got {actual_length}",
+    "too_short": "needs {min_length} or more entries, got {actual_length}",
+    "too_long": "takes {max_length} entries at most, got {actual_length}",
     "string_pattern_mismatch": "up to 64 letters, digits, '-' and '_', the first a letter or digit; got {got}",
 }
 _EXAMPLES = {
@@ -42,7 +42,7 @@ _EXAMPLES = {
     "export": "[onnx]",
     "goal": "{device: x86-cpu, runtime: onnxruntime}",
     "mean": "[0.485, 0.456, 0.406]",
-    "model": '{source: "torchvision:resnet18"}',
+    "model": '{source: "python:networks.py:build"}',
     "runtime": "onnxruntime",
     "size": "[224, 224]",
     "std": "[0.229, 0.224, 0.225]",
@@ -69,13 +69,6 @@ def describe(value: object) -> str:
     if isinstance(value, int | float):
         return f"the number {value}"
     return "a list" if isinstance(value, list) else "a mapping"
-
-
-def join(field: str, *path: int | str) -> str:
-    """`prune` + (`recover`, `epochs`) -> `prune.recover.epochs`; a list's entries are counted from 0: `size[1]`."""
-    for part in path:
-        field = f"{field}[{part}]" if isinstance(part, int) else f"{field}.{part}" if field else part
-    return field
 
 
 def _problems(error: ValidationError, model: type[BaseModel], root: Node, field: str) -> Iterator[Problem]:
@@ -136,7 +129,7 @@ def _sentence(item: ErrorDetails, path: Path, node: Node, model: type[BaseModel]
     if kind == "extra_forbidden":
         return "unknown field." + did_you_mean(str(path[-1]), _fields(model, path[:-1]))
     if kind == "literal_error":
-        return _choice(node.value, re.findall(r"'([^']*)'", context["expected"]) or [context["expected"]])
+        return _choice(node.value, re.findall(r"'([^']*)'", context["expected"]))
     if kind in _KINDS:
         return f"expected {_KINDS[kind]}, got {describe(node.value)}"
     if kind in _BOUNDS:

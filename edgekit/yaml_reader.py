@@ -27,19 +27,36 @@ from ruamel.yaml.events import (
 
 from edgekit.errors import Problem, RecipeError
 
+CORE = "tag:yaml.org,2002:"
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 50
 MAX_KEY = 100
-MAX_DIGITS = 18  # fits 64 bits
-MAX_NODES = 10_000  # about half a second of parsing; a long recipe has 300
+MAX_DIGITS = 18  # fits 64 bits; a longer number is a float
+MAX_LINE = 10_000  # a tag of a megabyte takes the parser seconds
+MAX_TEXT = 4_000
+MAX_NODES = 5_000  # a quarter of a second to read; a long recipe has 300
 
-_CONTROL = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]")
+# What an editor does not show, or counts as a line when YAML does not: places would be wrong.
+_CONTROL = re.compile("[^\t\n\r\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]")
 _INT = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 _WORDS: dict[str, bool | None] = {"": None, "~": None, "true": True, "false": False} | dict.fromkeys(
     ("null", "Null", "NULL")
 )
 _WORDS |= {"True": True, "TRUE": True, "False": False, "FALSE": False}
+
+
+_SYNTAX = {  # words of the parser -> what they mean to the one who writes
+    "'\\t'": "a tab cannot indent; use spaces",
+    "<block end>": "the indentation does not fit the lines above",
+    "mapping values are not allowed": "a second `: ` in one value, or wrong indentation; quote a text that holds `: `",
+    "could not find expected ':'": "a key without its `:`",
+    "cannot start any token": "a text cannot begin with this character; put it in quotes",
+    "unexpected end of stream": "the file ends inside a quoted text",
+    "but found '<stream end>'": "the file ends inside a bracket",
+    "but got '<stream end>'": "the file ends inside a bracket",
+    "expected ',' or": "a bracket is left open, or a comma is missing",
+}
 
 
 class Place(NamedTuple):
@@ -106,6 +123,9 @@ def parse_yaml(text: str, file: str) -> Document:
     if bad:
         line, column = text.count("\n", 0, bad.start()) + 1, bad.start() - text.rfind("\n", 0, bad.start())
         raise _refuse(Place(file, line, column), f"control character U+{ord(bad.group()):04X}; save it as plain text")
+    for number, row in enumerate(text.split("\n"), start=1):
+        if len(row) > MAX_LINE:
+            raise _refuse(Place(file, number, MAX_LINE), f"a line longer than {MAX_LINE:,} characters")
     reader = _Reader(file)
     try:
         return Document(text, reader.document(YAML(typ="safe", pure=True).parse(text)), reader.problems)
@@ -117,13 +137,18 @@ def scalar(text: str) -> bool | int | float | str | None:
     """A plain (unquoted) word by the YAML 1.2 core schema: `1e-3` is a number, `no` is text, `010` is ten."""
     if text in _WORDS:
         return _WORDS[text]
-    if _INT.fullmatch(text):
-        if len(text) > MAX_DIGITS:
-            return text
+    if _INT.fullmatch(text) and len(text) <= MAX_DIGITS:
         return int(text, 0) if text[:2] in ("0x", "0o") else int(text)
     if _FLOAT.fullmatch(text):
         return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
     return text
+
+
+def join(field: str, *path: int | str) -> str:
+    """`prune` + (`recover`, `epochs`) -> `prune.recover.epochs`; a list's entries are counted from 0: `size[1]`."""
+    for part in path:
+        field = f"{field}[{part}]" if isinstance(part, int) else f"{field}.{part}" if field else part
+    return field
 
 
 class _Reader:
@@ -142,57 +167,59 @@ class _Reader:
                     raise _refuse(self.place(event), "a second document begins here; keep one recipe per file")
                 if event.version not in (None, (1, 2)) or event.tags:
                     raise _refuse(self.place(event), "only YAML 1.2 without directives is read; remove the `%` line")
-                root = self.node(next(events), events, depth=0)
+                root = self.node(next(events), events, 0, "")
         start = Place(self.file, 1, 1)
         return root or Node(None, start, start)
 
-    def node(self, event: Event, events: Iterator[Event], depth: int, key: Place | None = None) -> Node:
+    def node(self, event: Event, events: Iterator[Event], depth: int, field: str, key: Place | None = None) -> Node:
         place = self.place(event)
+        if key and isinstance(event, ScalarEvent) and not event.value and not event.style:
+            place = key  # `epochs:` and nothing after it: the parser is lines ahead by now
         self.count += 1
         if depth > MAX_DEPTH:
             raise _refuse(place, f"nested deeper than {MAX_DEPTH} levels")
         if self.count > MAX_NODES:
             raise _refuse(place, f"more than {MAX_NODES:,} values")
-        self.no_extras(event, place)
+        self.no_extras(event, place, field)
         if isinstance(event, MappingStartEvent):
-            return Node(self.mapping(events, depth), place, key or place)
+            return Node(self.mapping(events, depth, field), place, key or place)
         if isinstance(event, SequenceStartEvent):
-            items = [self.node(e, events, depth + 1) for e in _until(events, SequenceEndEvent)]
-            return Node(items, place, key or place)
+            entries = enumerate(_until(events, SequenceEndEvent))
+            return Node([self.node(e, events, depth + 1, join(field, i)) for i, e in entries], place, key or place)
         return Node(self.scalar(event, place), place, key or place)
 
-    def mapping(self, events: Iterator[Event], depth: int) -> dict[str, Node]:
+    def mapping(self, events: Iterator[Event], depth: int, field: str) -> dict[str, Node]:
         entries: dict[str, Node] = {}
         for event in _until(events, MappingEndEvent):
             place = self.place(event)
             key = event.value if isinstance(event, ScalarEvent) else ""
             if not key or len(key) > MAX_KEY or _CONTROL.search(key) or "\n" in key:
                 raise _refuse(place, "a key must be a plain word")
-            self.no_extras(event, place)
-            node = self.node(next(events), events, depth + 1, place)
+            path = join(field, key)
+            self.no_extras(event, place, path)
+            node = self.node(next(events), events, depth + 1, path, place)
             if key in entries:
-                self.report(place, key, f"written twice, first on line {entries[key].key.line}; keep one")
+                self.report(place, path, f"written twice, first on line {entries[key].key.line}; keep one")
             entries.setdefault(key, node)
         return entries
 
     def scalar(self, event: Event, place: Place) -> bool | int | float | str | None:
         if not isinstance(event, ScalarEvent):
             return None
+        if len(event.value) > MAX_TEXT:
+            raise _refuse(place, f"a text longer than {MAX_TEXT:,} characters")
         if event.style is None:
-            value = scalar(event.value)
-            if isinstance(value, str) and _INT.fullmatch(value):
-                self.report(place, "", "number too large")
-            return value
+            return scalar(event.value)
         if _CONTROL.search(event.value):
             raise _refuse(place, "control character in quoted text")
         return str(event.value)
 
-    def no_extras(self, event: Event, place: Place) -> None:
+    def no_extras(self, event: Event, place: Place, field: str) -> None:
         if isinstance(event, AliasEvent) or getattr(event, "anchor", None):
-            self.report(place, "", "anchors (&) and aliases (*) are not read; write the value out")
+            self.report(place, field, "anchors (&) and aliases (*) are not read; write the value out")
         tag = getattr(event, "tag", None)
         if tag:
-            self.report(place, "", f"tags are not read; remove `{tag}`")
+            self.report(place, field, f"tags are not read; remove `{str(tag).replace(CORE, '!!')}`")
 
     def place(self, event: Event) -> Place:
         return Place(self.file, event.start_mark.line + 1, event.start_mark.column + 1)
@@ -235,10 +262,9 @@ def _syntax(error: Exception, file: str, text: str) -> tuple[Place, str]:
     mark = error.problem_mark or error.context_mark if isinstance(error, MarkedYAMLError) else None
     if not isinstance(error, MarkedYAMLError) or mark is None:
         return Place(file, 1, 1), f"not YAML: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
-    message = f"not YAML: {error.problem or error.context}"
-    if "'\\t'" in message:
-        message = "a tab cannot indent; use spaces"
-    return Place(file, mark.line + 1, mark.column + 1), message
+    problem = str(error.problem or error.context)
+    plain = next((sentence for words, sentence in _SYNTAX.items() if words in problem), f"not YAML: {problem}")
+    return Place(file, mark.line + 1, mark.column + 1), plain
 
 
 def _refuse(place: Place, message: str) -> RecipeError:
