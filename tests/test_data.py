@@ -223,8 +223,6 @@ def test_gray_networks_get_gray_images_from_colour_files(signs: Path) -> None:
     assert data.test.images(np.array([0]))[0, 0, 0].tolist() == [
         (19595 * 200 + 38470 * 200 + 7471 * 55 + (1 << 15)) >> 16
     ]
-        (19595 * 200 + 38470 * 200 + 7471 * 55 + (1 << 15)) >> 16
-    ]
 
 
 def test_an_unknown_source_suggests_a_known_one() -> None:
