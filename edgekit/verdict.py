@@ -187,8 +187,6 @@ def _late(key: str, found: Percentile, limit: float | None) -> list[str]:
 def _doubts(final: Final, goal: GoalSettings) -> list[str]:
     """What a reader should know before trusting the choice."""
     doubts = []
-    if not final.steady:
-        doubts.append(f"{final.name} had not settled when it was measured.")
     limit, p99 = goal.latency_p99_ms, final.p99
     if limit and p99.value and p99.upper and p99.value <= limit < p99.upper:
         doubts.append(f"p99 of {final.name} meets the goal, its upper bound {_ms(p99.upper)} does not.")
