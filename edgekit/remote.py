@@ -8,12 +8,14 @@ import json
 import queue
 import subprocess
 import threading
+from collections.abc import Callable
 from typing import IO, Any
 
 from edgekit import errors
 from edgekit.errors import DeviceError, EdgekitError
 
 _END = ""  # what the reader puts when the output closes; every line has at least its line feed
+GRACE_S = 5.0  # between closing its input and killing it
 _TAIL = 12  # lines of standard error that are shown
 
 
@@ -25,8 +27,8 @@ class Remote:
         self._label = label
         self._lines: queue.Queue[str] = queue.Queue()
         self._errors: collections.deque[str] = collections.deque(maxlen=_TAIL)
-        self._start(self._read_answers, process.stdout)
-        self._start(self._read_errors, process.stderr)
+        self._started(self._read_answers, process.stdout)
+        self._error_reader = self._started(self._read_errors, process.stderr)
 
     def ask(self, request: str, timeout_s: float, **fields: Any) -> dict[str, Any]:
         """One request, one answer.
@@ -50,12 +52,12 @@ class Remote:
         return self._parsed(request, line)
 
     def close(self) -> None:
-        """Ends the process by closing its input; one that does not end within 5 s is killed."""
+        """Ends the process by closing its input; one that does not end within the grace is killed."""
         if self._process.stdin is not None:
             with contextlib.suppress(BrokenPipeError):
                 self._process.stdin.close()
         try:
-            self._process.wait(timeout=5)
+            self._process.wait(timeout=GRACE_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
@@ -75,7 +77,8 @@ class Remote:
         raise kind(f"{self._label}: {answer.get('what')}", why=answer.get("why"), next=answer.get("next"))
 
     def _ended(self, request: str) -> DeviceError:
-        code = self._process.wait(timeout=5) if self._process.poll() is None else self._process.returncode
+        self._error_reader.join(GRACE_S)  # its last words may still be on their way
+        code = self._process.wait(timeout=GRACE_S) if self._process.poll() is None else self._process.returncode
         return self._error(f"the bench process ended at '{request}' (exit code {code})")
 
     def _error(self, what: str) -> DeviceError:
@@ -89,6 +92,8 @@ class Remote:
     def _read_errors(self, stream: IO[str]) -> None:
         self._errors.extend(line.rstrip() for line in stream)
 
-    def _start(self, target: Any, stream: IO[str] | None) -> None:
-        if stream is not None:
-            threading.Thread(target=target, args=(stream,), daemon=True).start()
+    def _started(self, target: Callable[[IO[str]], None], stream: IO[str] | None) -> threading.Thread:
+        assert stream is not None, "Link.bench opens all three pipes"
+        thread = threading.Thread(target=target, args=(stream,), daemon=True)
+        thread.start()
+        return thread
