@@ -14,14 +14,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from edgekit import resources
-from edgekit.errors import InputError, did_you_mean
+from edgekit.errors import InputError, RecipeError, did_you_mean
 from edgekit.settings import Count, Settings
+from edgekit.validate import validate
+from edgekit.yaml_reader import read_yaml
 
 Precision = Literal["float32", "float16", "bf16", "int8"]
-T = TypeVar("T", bound=Settings)
+Record = TypeVar("Record", bound=Settings)
 
 # The instruction sets that decide how fast a precision is, as Linux spells them; asimddp is what Arm calls dotprod.
 INSTRUCTION_SETS = (
@@ -184,14 +186,14 @@ def open_board(name: str, *, folder: Path | None = None) -> Board:
             f"no board is called '{name}'." + did_you_mean(name, known),
             next=f"write devices/{name}.yaml: {{base: {next(iter(resources.devices()), 'x86-cpu')}, link: local}}",
         )
-    data = read_yaml(path)
-    if "base" not in data:
-        return _itself(parse(Device, data, path), path)
-    board = parse(BoardFile, data, path)
+    if "base" not in _keys(path):
+        return _itself(load(Device, path), path)
+    board = load(BoardFile, path)
+    device = _shipped(board.base, path)
     if isinstance(board.link, str):
-        return Board(path.stem, shipped(board.base, path), power_mode=board.power_mode)
+        return Board(path.stem, device, power_mode=board.power_mode)
     settings = {"host": board.link.ssh, "port": board.link.port, "python": board.link.python}
-    return Board(path.stem, shipped(board.base, path), "ssh", settings, board.power_mode)
+    return Board(path.stem, device, "ssh", settings, board.power_mode)
 
 
 def detect() -> dict[str, Any]:
@@ -245,12 +247,30 @@ def config_folder() -> Path:
     return Path(home) / "edgekit" / "devices"
 
 
-def shipped(name: str, asked_by: Path) -> Device:
+def load(kind: type[Record], path: Path) -> Record:
+    """A device or board file.
+
+    Raises:
+        RecipeError: every mistake at once, with line and column.
+    """
+    document = read_yaml(path)
+    record, problems = validate(kind, document.root)
+    if record is None or document.problems:
+        raise RecipeError([*document.problems, *problems])
+    return record
+
+
+def _keys(path: Path) -> set[str]:
+    value = read_yaml(path).root.value
+    return set(value) if isinstance(value, dict) else set()
+
+
+def _shipped(name: str, asked_by: Path) -> Device:
     """The shipped device that a board file names as its base."""
     files = resources.devices()
     if name not in files:
         raise InputError(f"{asked_by}: base: no device is called '{name}'." + did_you_mean(name, files))
-    return parse(Device, read_yaml(files[name]), files[name])
+    return load(Device, files[name])
 
 
 def _itself(device: Device, path: Path) -> Board:
@@ -266,26 +286,3 @@ def _as_path(name: str, folder: Path | None) -> Path | None:
     """A name with a slash or a suffix is a path, relative to the folder of whoever named it."""
     path = (folder or Path.cwd()) / name
     return path if path.suffix in (".yaml", ".yml") and path.is_file() else None
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML 1.2 file as a dict; duplicate keys are refused."""
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
-
-    try:
-        data = YAML(typ="safe", pure=True).load(path)
-    except (OSError, UnicodeDecodeError, YAMLError) as error:
-        raise InputError(f"{path}: cannot be read as YAML", why=str(error)) from error
-    if not isinstance(data, dict):
-        raise InputError(f"{path}: expected keys and values, found {type(data).__name__}")
-    return data
-
-
-def parse(kind: type[T], data: Mapping[str, Any], path: Path) -> T:
-    """`data` as a `kind`; every mistake in one error, each with its field."""
-    try:
-        return kind.model_validate(dict(data))
-    except ValidationError as error:
-        mistakes = [f"{path}: {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
-        raise InputError("\n".join(mistakes)) from error

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from edgekit import device, resources
-from edgekit.device import Device, detect, open_board, parse, read_yaml
+from edgekit.device import Device, detect, load, open_board
 from edgekit.errors import InputError
 
 MINIMAL = """\
@@ -38,7 +38,7 @@ def write(path: Path, text: str) -> Path:
 @pytest.mark.parametrize("name", sorted(resources.devices()))
 def test_a_shipped_device_obeys_its_schema_and_its_name_is_its_file(name: str) -> None:
     path = resources.devices()[name]
-    assert parse(Device, read_yaml(path), path).name == name
+    assert load(Device, path).name == name
 
 
 def test_the_local_machine_is_a_board_by_itself(tmp_path: Path) -> None:
@@ -60,7 +60,7 @@ def test_a_source_that_is_cited_but_not_listed_is_refused(tmp_path: Path) -> Non
 
 def test_an_unknown_value_is_null_and_stays_none() -> None:
     path = resources.devices()["jetson-orin-nano-8gb"]
-    assert parse(Device, read_yaml(path), path).facts["trip_temperature_c"].value is None
+    assert load(Device, path).facts["trip_temperature_c"].value is None
 
 
 def test_every_wrong_field_is_named_at_once(tmp_path: Path) -> None:
@@ -68,8 +68,8 @@ def test_every_wrong_field_is_named_at_once(tmp_path: Path) -> None:
     write(tmp_path / "x.yaml", text)
     with pytest.raises(InputError) as caught:
         open_board("x.yaml", folder=tmp_path)
-    assert "arch" in caught.value.what
-    assert "colour" in caught.value.what
+    assert "x.yaml:4:7 arch" in caught.value.what
+    assert "x.yaml:8:1 colour" in caught.value.what
 
 
 def test_a_board_of_the_working_folder_hides_the_users_and_the_users_hides_the_shipped(
@@ -113,7 +113,7 @@ def test_an_unknown_base_is_an_error_of_the_board_file(tmp_path: Path) -> None:
 
 def test_a_duplicate_key_is_refused(tmp_path: Path) -> None:
     write(tmp_path / "devices" / "b.yaml", "base: x86-cpu\nbase: raspberry-pi-5\nlink: local\n")
-    with pytest.raises(InputError, match="cannot be read as YAML"):
+    with pytest.raises(InputError, match=r"b\.yaml:2:1"):
         open_board("b", folder=tmp_path)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,8 +26,8 @@ def render(report: Report) -> str:
         steps=table.steps(report.ledger),
         caption=table.caption(report.ledger),
         notes=[*table.unproven(report.ledger), *report.notes],
-        goal=_flat(report.facts.get("goal") or {}),
-        facts={key: _flat(value) for key, value in report.facts.items() if key not in ("name", "notes", "goal")},
+        goal=table.fact(report.facts.get("goal") or {}),
+        facts={key: table.fact(value) for key, value in report.facts.items() if key not in ("name", "notes", "goal")},
         version=__version__,
     )
 
@@ -54,12 +53,3 @@ def _floor(finals: Sequence[Final], goal: Mapping[str, Any]) -> float | None:
         known = [f.accuracy.value + f.accuracy_drop / 100 for f in finals if f.accuracy and f.accuracy_drop is not None]
         floors += [baseline - goal["accuracy_drop"] / 100 for baseline in known[:1]]
     return max(floors, default=None)
-
-
-def _flat(value: Any) -> str:
-    """A fact as one line of text."""
-    if isinstance(value, Mapping):
-        return " · ".join(f"{key} {_flat(item)}" for key, item in value.items() if item is not None)
-    if isinstance(value, list | tuple):
-        return ", ".join(_flat(item) for item in value)
-    return value if isinstance(value, str) else json.dumps(value)

@@ -40,14 +40,8 @@ def _table(found: table.Table) -> str:
 
 def _facts(report: Report) -> str:
     shown = {key: value for key, value in report.facts.items() if key not in ("name", "notes", "goal")}
-    lines = [f"{key}: {_flat(value)}" for key, value in shown.items()]
+    lines = [f"{key}: {table.fact(value)}" for key, value in shown.items()]
     return "## Run\n\n" + _list(lines) if lines else ""
-
-
-def _flat(value: object) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {_flat(item)}" for key, item in value.items())
-    return " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
 def _list(lines: list[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from edgekit.ledger import Final, Ledger, Row
@@ -144,3 +145,12 @@ def caption(ledger: Ledger) -> str:
     told += [f"drop in points and × base against {base.step}"] if base else []
     told += ["× float against the smallest float file in the same runtime"]
     return "; ".join(told) + "."
+
+
+def fact(value: object) -> str:
+    """A fact of the run as one line of text; what is unknown inside a mapping is left out."""
+    if isinstance(value, Mapping):
+        return " · ".join(f"{key} {fact(item)}" for key, item in value.items() if item is not None)
+    if isinstance(value, list | tuple):
+        return ", ".join(fact(item) for item in value)
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
