@@ -24,6 +24,7 @@ STEADY_S = 3.0  # the warm-up that three one-second windows need
 IDLE_S = 10.0  # of a board whose energy can be read
 SLACK_S = 60.0  # beyond what a request should take, before the board counts as gone
 OPEN_S = 300.0  # for large models and slow disks
+OFFLINE_SAMPLES = 127  # the least that `offline` runs to find its batch: 1 + 2 + ... + 64
 SLOWER = 20  # an inference may take this many times the warm-up's median before the board counts as gone
 
 
@@ -132,9 +133,10 @@ def _warm_up(subject: Measured, plan: Plan, tell: Callable[[str], None]) -> None
 def _round(subject: Measured, plan: Plan) -> None:
     """One round; a disturbed one is measured once more, so that retries end."""
     seconds = plan.seconds / plan.rounds
-    answer = subject.remote.ask("measure", seconds + SLACK_S, seconds=seconds, scenario=plan.scenario)
+    timeout_s = seconds + _patience_s(subject, OFFLINE_SAMPLES)
+    answer = subject.remote.ask("measure", timeout_s, seconds=seconds, scenario=plan.scenario)
     if doubts.of_windows([answer["window"]]):
-        answer = subject.remote.ask("measure", seconds + SLACK_S, seconds=seconds, scenario=plan.scenario)
+        answer = subject.remote.ask("measure", timeout_s, seconds=seconds, scenario=plan.scenario)
     subject.rounds.append(answer)
 
 
@@ -143,14 +145,17 @@ def _finish(subject: Measured, link: Link, plan: Plan, folder: Path, tell: Calla
     if plan.infer:
         count = max(len(array) for array in plan.inputs.values())
         tell(f"{subject.candidate.name}: {count} inputs for its outputs")
-        timeout_s = SLACK_S + SLOWER * count * subject.warmup["medians_ms"][-1] / 1e3
         remote_path = f"{subject.scratch}/outputs.npz"
-        subject.remote.ask("infer", timeout_s, out=remote_path)
+        subject.remote.ask("infer", _patience_s(subject, count), out=remote_path)
         local = folder / "outputs.npz"
         link.get(remote_path, local)
         with np.load(local) as outputs:
             subject.outputs = {name: outputs[name] for name in outputs.files}
     subject.layers = tuple(subject.remote.ask("layers", OPEN_S)["layers"])
+
+
+def _patience_s(subject: Measured, inferences: int) -> float:
+    return SLACK_S + SLOWER * inferences * float(subject.warmup["medians_ms"][-1]) / 1e3
 
 
 def _median_text(subject: Measured) -> str:
