@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from edgekit.adds import beside_skips
 from edgekit.errors import InputError
 
 HOOKS = "__nncf_hooks"
@@ -40,6 +41,9 @@ SCHEMES = {
     # ONNX Runtime folds ReLU into a quantizer only when its zero point is the type's minimum.
     "onnxruntime": Scheme("onnxruntime", unsigned=True, both_adds=True),
     "openvino": Scheme("openvino", unsigned=True, both_adds=True),
+    # TensorRT takes no zero point but 0, and fuses a convolution with an Add when nothing is rounded between them.
+    "tensorrt": Scheme("tensorrt", unsigned=False, both_adds=False),
+    "tensorrt_rtx": Scheme("tensorrt", unsigned=False, both_adds=False),
 }
 
 
@@ -145,14 +149,17 @@ def quantize(
     ranges = list(_ranges(placed))
     if not any(place.axis is not None for place, _ in ranges):
         raise InputError("quantize: the network has no convolution or linear layer that can be quantized")
-    result = copy.deepcopy(net)
-    places = []
+    scales = {}
     for found, limit in ranges:
         place = _spell(found, scheme)
-        _insert(result, place, limit / (place.high - place.zero_point))
-        places.append(place)
-    edit = {"kind": "quantize", "scheme": scheme.name, "quantizers": [asdict(place) for place in places]}
-    return result.eval(), edit
+        scales[place] = limit / (place.high - place.zero_point)
+    result = _with(net, scales)
+    if not scheme.both_adds:
+        beside = [module.place for module in beside_skips(result, FakeQuant, batches[0][:1])]
+        scales = {place: scale for place, scale in scales.items() if place not in beside}
+        result = _with(net, scales)
+    edit = {"kind": "quantize", "scheme": scheme.name, "quantizers": [asdict(place) for place in scales]}
+    return result, edit
 
 
 def replay(net: nn.Module, example: Tensor, edit: Mapping[str, Any]) -> nn.Module:
@@ -213,6 +220,13 @@ def _spell(found: Placement, scheme: Scheme) -> Placement:
     if found.axis is not None or not scheme.unsigned:
         return replace(found, low=-127, high=127, zero_point=0)
     return replace(found, low=0, high=255, zero_point=0 if found.low == 0 else 128)
+
+
+def _with(net: nn.Module, scales: Mapping[Placement, Tensor]) -> nn.Module:
+    result = copy.deepcopy(net)
+    for place, scale in scales.items():
+        _insert(result, place, scale)
+    return result.eval()
 
 
 def _insert(net: nn.Module, place: Placement, scale: Tensor) -> None:
