@@ -27,8 +27,8 @@ def merged(document: Document) -> Document:
     try:
         base = read_yaml(path)
     except RecipeError as error:
-        place = [Problem(*name.place, "extends", f"cannot read '{name.value}'")]
-        raise RecipeError([*document.problems, *place, *error.problems]) from None
+        told = [p if p.line else Problem(*name.place, "extends", str(p)) for p in error.problems]
+        raise RecipeError([*document.problems, *told]) from None
     problems = document.problems + base.problems
     deeper = base.root.get("extends")
     if deeper is not None and deeper.value is not None:

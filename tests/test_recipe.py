@@ -187,6 +187,11 @@ def test_a_mistake_is_told_in_the_file_where_it_stands(folder: Path) -> None:
     ]
 
 
+def test_a_file_that_is_extended_and_is_no_yaml_is_told_with_its_place(folder: Path) -> None:
+    Path("base.yaml").write_text("version: 1\ngoal: {")
+    assert refusal("extends: base.yaml\n") == ["base.yaml:2:8: the file ends inside a bracket"]
+
+
 def test_extending_goes_one_level_only(folder: Path) -> None:
     Path("base.yaml").write_text("extends: other.yaml\n" + GOOD)
     assert refusal("extends: base.yaml\n") == ["base.yaml:1:1 extends: a recipe that is extended cannot extend another"]
