@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,7 +68,7 @@ def python(settings: DataSettings, folder: Path) -> Source:
         InputError: the file or the function is missing, or what it returned has another form.
     """
     _no_paths(settings)
-    given = _function(settings.source, folder)()
+    given = _run(settings.source, folder)
     if not isinstance(given, Mapping) or not {"train"} <= set(given) <= {"train", "validation", "test", "class_names"}:
         found = sorted(map(str, given)) if isinstance(given, Mapping) else type(given).__name__
         raise InputError(
@@ -155,8 +155,8 @@ def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
         ) from error
 
 
-def _function(source: str, folder: Path) -> Callable[[], Any]:
-    """The user's function of `python:file.py:function`."""
+def _run(source: str, folder: Path) -> Any:
+    """What the user's function of `python:file.py:function` returns."""
     file, _, name = source.removeprefix("python:").rpartition(":")
     path = folder / file
     if not file or not path.is_file():
@@ -167,9 +167,11 @@ def _function(source: str, folder: Path) -> Callable[[], Any]:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    function = getattr(module, name, None)
-    if not callable(function):
-        raise InputError(f"data.source: {path}: has no function '{name}'", next=f"define `def {name}():` there")
-    found: Callable[[], Any] = function
-    return found
+    try:
+        spec.loader.exec_module(module)
+        function = getattr(module, name, None)
+        if callable(function):
+            return function()
+    except Exception as error:
+        raise InputError(f"data.source: {source} failed", why=f"{type(error).__name__}: {error}") from error
+    raise InputError(f"data.source: {path}: has no function '{name}'", next=f"define `def {name}():` there")

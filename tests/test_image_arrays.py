@@ -90,6 +90,8 @@ def load():
 def two_values():
     train = np.array([51, 153], np.uint8)[:, None, None] * np.ones((1, 2, 3), np.uint8), np.arange(2)
     return {"train": train, "validation": train, "test": train}
+def fails():
+    return {}["x"]
 def wrong():
     return {"training": pair(10)}
 """
@@ -108,7 +110,11 @@ def test_a_users_function_gives_all_three_parts(tmp_path: Path) -> None:
 
 
 def test_a_users_function_that_is_wrong_or_missing_is_named(tmp_path: Path) -> None:
-    for function, message in (("wrong", "training"), ("nothing", "has no function 'nothing'")):
+    for function, message in (
+        ("wrong", "training"),
+        ("fails", "KeyError: 'x'"),
+        ("nothing", "has no function 'nothing'"),
+    ):
         with pytest.raises(InputError, match=message):
             open_python(tmp_path, function)
     with pytest.raises(InputError, match="has no meaning"):
