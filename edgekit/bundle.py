@@ -26,13 +26,10 @@ TOLERANCE = 1e-3  # of the largest output: another processor may sum in another 
 STEP = 0.05  # int8: one rounding step that falls the other way moves an output this much
 
 
-def write_bundle(
-    folder: Path, shipped: Profile, images: np.ndarray, class_names: Sequence[str], facts: Mapping[str, Any]
-) -> Path:
+def write_bundle(folder: Path, shipped: Profile, images: np.ndarray, class_names: Sequence[str]) -> Path:
     """Writes the bundle of one candidate into `folder` (replaced as a whole).
 
-    images: uint8 [n, height, width, channels], the inputs that shipped.outputs belong to, in that order.
-    facts: what else the manifest says (accuracy, profile rows, recipe).
+    images: uint8 [n, height, width, channels], the first of the inputs that shipped.outputs belong to.
     """
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "golden").mkdir(parents=True)
@@ -42,8 +39,8 @@ def write_bundle(
     for path in (artifact.path, *artifact.companions):
         shutil.copy2(path, folder / names[path.name])
     outputs = next(iter(shipped.outputs.values()))
-    np.save(folder / "golden" / "images.npy", images[:GOLDEN])
-    np.save(folder / "golden" / "outputs.npy", outputs[:GOLDEN])
+    np.save(folder / "golden" / "images.npy", images)
+    np.save(folder / "golden" / "outputs.npy", outputs[: len(images)])
     record = {
         "schema": SCHEMA,
         "edgekit": __version__,
@@ -58,7 +55,7 @@ def write_bundle(
         "class_names": list(class_names),
         "preprocess": artifact.preprocess,
         "golden": {"images": "golden/images.npy", "outputs": "golden/outputs.npy"},
-        **facts,
+        "profile": shipped.as_dict(),
         "files": {
             path.relative_to(folder).as_posix(): {"sha256": sha256_of(path), "bytes": path.stat().st_size}
             for path in sorted(folder.rglob("*"))

@@ -6,50 +6,40 @@ or the measuring (edgekit/profile.py).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgekit import lookup
+from edgekit import lookup, parity
 from edgekit.artifact import Artifact, Candidate
-from edgekit.bundle import write_bundle
+from edgekit.bundle import GOLDEN, write_bundle
 from edgekit.data import Data, open_data
-from edgekit.device import Board, open_board
-from edgekit.errors import EdgekitError, GateError
+from edgekit.device import Board, detect, open_board
+from edgekit.errors import DependencyError, EdgekitError
 from edgekit.evaluate import outputs_of
-from edgekit.ledger import Ledger, Row
+from edgekit.ledger import FLOAT, Ledger, Row
 from edgekit.model import Model, load_model
 from edgekit.profile import Inputs, Profile, profile
-from edgekit.report import Facts, write
+from edgekit.report import Report, write
 from edgekit.run import Run, Step, origin_key, step_key
 from edgekit.stages import Context, Stage
-from edgekit.verdict import Verdict, verdict
+from edgekit.verdict import verdict
 
 if TYPE_CHECKING:
     from edgekit.progress import Progress
     from edgekit.recipe import Recipe
 
 QUICK_S = 1.0  # how long a step is measured on its way; the final profile takes the recipe's seconds
-FLIPS = {"int8": 0.005}  # share of test images that a file may class differently from its network; none in float
-ERROR = 1e-3  # largest difference of a float file's outputs from its network's, relative to the largest output
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a run leaves: its folder, the ledger, the verdict, and the paths a person opens."""
-
-    folder: Path
-    ledger: Ledger
-    verdict: Verdict
-    report: Path
-    bundle: Path | None
 
 
 @dataclass
 class Job:
-    """What the functions below share while one recipe runs."""
+    """What one run of a recipe works with, and what it has so far."""
 
     recipe: Recipe
     run: Run
@@ -60,26 +50,28 @@ class Job:
     ledger: Ledger = field(default_factory=Ledger)
     steps: list[Step] = field(default_factory=list)
     artifacts: dict[str, Artifact] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    started: float = field(default_factory=time.time)
 
 
-def compress(recipe: Recipe, *, runs: Path, progress: Progress) -> Result:
-    """Runs a recipe to its end: steps, ledger, report, bundle.
+def compress(recipe: Recipe, *, runs: Path, progress: Progress) -> Report:
+    """Runs a recipe to its end: steps, ledger, profiles, verdict, report and bundle, all in a folder under `runs`.
 
     Raises:
         EdgekitError: whatever goes wrong, with what was kept; the same command goes on from there.
     """
     boards = [open_board(name, folder=recipe.folder) for name in recipe.boards()]
+    _runtime_is_there(recipe)
     data = open_data(recipe.data, folder=recipe.folder, seed=recipe.seed)
     with Run.open(recipe, runs) as run:
-        job = Job(recipe, run, data, boards, progress, _inputs(data))
+        job = Job(recipe, run, data, boards, progress, _inputs(data), notes=list(data.notes))
         try:
             job.steps.append(_origin(job))
             for number, stage in enumerate(recipe.stages, start=1):
                 progress.stage(number, len(recipe.stages), stage.step)
-                step = _step(job, stage)
-                progress.done(step.seconds, cached=step.cached)
-                job.steps.append(step)
-                job.ledger.add(_row(job, step))
+                job.steps.append(_step(job, stage))
+                progress.done(job.steps[-1].seconds, cached=job.steps[-1].cached)
+                job.ledger.add(_row(job, job.steps[-1]))
             return _finish(job, _profile_all(job))
         except EdgekitError as error:
             error.kept = error.kept or f"every finished step, in {run.folder}"
@@ -87,11 +79,17 @@ def compress(recipe: Recipe, *, runs: Path, progress: Progress) -> Result:
             raise
 
 
+def _runtime_is_there(recipe: Recipe) -> None:
+    """A goal that cannot be measured is refused before time is spent."""
+    reason = lookup.find("runtimes", recipe.goal.runtime).missing()
+    if reason:
+        raise DependencyError(f"goal.runtime: {reason}")
+
+
 def _origin(job: Job) -> Step:
     """The model as the recipe names it, before any stage; not saved, since its source builds it again."""
-    model = load_model(job.recipe.model, folder=job.recipe.folder, example=_example(job.data), seed=job.recipe.seed)
-    key = origin_key(job.recipe, job.data.fingerprint)
-    return Step("original", "original", key, model, {}, (), 0.0, cached=False)
+    model = load_model(job.recipe.model, folder=job.recipe.folder, shape=job.data.input_shape, seed=job.recipe.seed)
+    return Step("original", "original", origin_key(job.recipe, job.data.fingerprint), model)
 
 
 def _step(job: Job, stage: Stage) -> Step:
@@ -100,59 +98,43 @@ def _step(job: Job, stage: Stage) -> Step:
     stage.requires(before.model)
     key = step_key(stage, job.recipe, before.key)
     return job.run.once(
-        stage,
-        name=stage.step,
-        key=key,
-        after=before.model,
-        make=lambda work: stage.apply(before.model, job.data, _context(job, work)),
+        stage, key=key, after=before.model, make=lambda work: stage.apply(before.model, job.data, _context(job, work))
     )
 
 
 def _context(job: Job, work: Path) -> Context:
+    recipe = job.recipe
+
     def load(source: str) -> Model:
-        settings = replace_source(job, source)
-        return load_model(settings, folder=job.recipe.folder, example=_example(job.data), seed=job.recipe.seed)
+        settings = recipe.model.model_copy(update={"source": source, "weights": None, "pretrained": None})
+        return load_model(settings, folder=recipe.folder, shape=job.data.input_shape, seed=recipe.seed)
 
     def earlier(name: str) -> Model:
         known = {step.name: step.model for step in job.steps}
         return known[name].copy() if name in known else load(name)
 
     def measure_ms(model: Model) -> float:
-        artifact = _export(job, model, work / "measured.onnx")
-        candidate = Candidate("measured", artifact, job.recipe.goal.runtime)
-        measured = profile([candidate], job.boards[0], job.inputs, seconds=QUICK_S, accuracy=False)[0]
+        candidate = Candidate("measured", _export(job, model, work / "measured.onnx"), recipe.goal.runtime)
+        measured = profile([candidate], job.boards[0], job.inputs, seconds=QUICK_S, rounds=1, accuracy=False)[0]
         return float(np.median(measured.samples_ms))
 
-    return Context(
-        step_dir=work,
-        seed=job.recipe.seed,
-        progress=job.progress,
-        model=earlier,
-        load=load,
-        measure_ms=measure_ms,
-        goal=job.recipe.goal,
-        board=job.boards[0],
-    )
-
-
-def replace_source(job: Job, source: str):  # type: ignore[no-untyped-def]
-    """The recipe's model settings for another source: same classes, no weights file."""
-    return job.recipe.model.model_copy(update={"source": source, "weights": None, "pretrained": None})
+    return Context(work, recipe.seed, job.progress, earlier, load, measure_ms, recipe.goal, job.boards[0])
 
 
 def _export(job: Job, model: Model, path: Path) -> Artifact:
-    exporter = lookup.find("exporters", "onnx")
-    artifact: Artifact = exporter.export(model, path, preprocess=job.data.preprocess.as_dict())
+    artifact: Artifact = lookup.find("exporters", "onnx").export(model, path, preprocess=job.data.preprocess.as_dict())
     return artifact
 
 
 def _row(job: Job, step: Step) -> Row:
-    """Exports a step, checks that the file is the model, and measures it briefly on the goal's board."""
+    """Exports a step, checks that the file is the network, and measures it briefly on the goal's board."""
     artifact = _export(job, step.model, job.run.folder / "artifacts" / f"{step.name}.onnx")
     job.artifacts[step.name] = artifact
     candidate = Candidate(step.name, artifact, job.recipe.goal.runtime)
     measured = profile([candidate], job.boards[0], job.inputs, seconds=QUICK_S, rounds=1)[0]
-    _same_as_network(job, step, measured)
+    expected = outputs_of(step.model.net, job.data.test, job.data.preprocess)
+    got = next(iter(measured.outputs.values()))
+    agreed = parity.check(step.name, expected, got, quantized=artifact.precision == "int8")
     return Row(
         step=step.name,
         kind=step.kind,
@@ -165,58 +147,79 @@ def _row(job: Job, step: Step) -> Row:
         n=len(measured.samples_ms),
         cached=step.cached,
         seconds=step.seconds,
-        metrics=step.metrics,
+        metrics={**step.metrics, "parity": vars(agreed)},
         notes=step.notes,
     )
 
 
-def _same_as_network(job: Job, step: Step, measured: Profile) -> None:
-    """The gate between a network and its file: the same classes for the test images, within what the precision allows."""
-    expected = outputs_of(step.model.net, job.data.test, job.data.preprocess)
-    got = next(iter(measured.outputs.values()))
-    flips = int((expected.argmax(axis=1) != got.argmax(axis=1)).sum())
-    allowed = int(np.ceil(FLIPS.get(measured.candidate.precision, 0.0) * len(got)))
-    error = float(np.abs(expected - got).max() / np.abs(expected).max())
-    quantized = measured.candidate.precision == "int8"
-    if flips > allowed or not np.isfinite(error) or (error > ERROR and not quantized):
-        raise GateError(
-            f"{step.name}: the exported file is not the network",
-            why=f"{flips} of {len(got)} test images are classified differently ({allowed} allowed), largest relative "
-            f"difference {error:.2g}",
-            next=f"keep {measured.candidate.artifact.path} and report it",
-        )
-
-
 def _profile_all(job: Job) -> list[Profile]:
-    """Every step's file in every runtime that reads it, on every board, interleaved."""
+    """Every candidate on every board in every scenario, the candidates of a board taking turns."""
     settings = job.recipe.profile
     results: list[Profile] = []
     for board in job.boards:
+        candidates = list(_candidates(job, board))
         for scenario in settings.scenarios:
-            job.progress.note(f"profiling on {board.name}, {scenario}, {settings.seconds:g} s for each file")
-            results += profile(
-                _candidates(job, board), board, job.inputs, seconds=settings.seconds, scenario=scenario
+            job.progress.note(
+                f"profiling {len(candidates)} files on {board.name}, {scenario}, {settings.seconds:g} s each"
             )
+            results += profile(candidates, board, job.inputs, seconds=settings.seconds, scenario=scenario)
     return results
 
 
-def _candidates(job: Job, board: Board) -> list[Candidate]:
-    """Each exported file in each of the board's runtimes that reads it."""
-    readers = lookup.find("exporters", "onnx").runtimes
-    runtimes = [name for name in board.device.runtimes if name in readers and name == job.recipe.goal.runtime]
-    return [Candidate(label, artifact, runtime) for runtime in runtimes for label, artifact in job.artifacts.items()]
+def _candidates(job: Job, board: Board) -> Iterator[Candidate]:
+    """Every step's file in the goal's runtime; in other runtimes the last float file and the final one.
+
+    A float file runs in every precision that the runtime offers on this board.
+    """
+    for runtime in board.device.runtimes:
+        if runtime not in lookup.find("exporters", "onnx").runtimes:
+            continue
+        if board.link == "local" and (reason := lookup.find("runtimes", runtime).missing()):
+            job.notes.append(f"not measured in {runtime}: {reason}")
+            continue
+        labels = list(job.artifacts) if runtime == job.recipe.goal.runtime else _last_float_and_final(job)
+        for label in labels:
+            artifact = job.artifacts[label]
+            yield Candidate(label, artifact, runtime)
+            if artifact.precision == "float32":
+                others = [p for p in board.precisions(runtime) if p in FLOAT and p != "float32"]
+                yield from (Candidate(label, artifact, runtime, {"precision": p}) for p in others)
 
 
-def _finish(job: Job, profiles: list[Profile]) -> Result:
-    """Verdict, bundle and report."""
+def _last_float_and_final(job: Job) -> list[str]:
+    floats = [label for label, artifact in job.artifacts.items() if artifact.precision == "float32"]
+    return list(dict.fromkeys([*floats[-1:], *list(job.artifacts)[-1:]]))
+
+
+def _finish(job: Job, profiles: list[Profile]) -> Report:
+    """Verdict, bundle and report; raw samples are kept beside them."""
     job.ledger.add_finals(profiles)
-    decided = verdict(job.ledger.finals, job.recipe.goal)
+    offered = {board.name: {name: board.precisions(name) for name in board.device.runtimes} for board in job.boards}
+    decided = verdict(job.ledger.finals, job.recipe.goal, offered)
+    folder = job.run.folder
+    for number, one in enumerate(profiles):
+        one.write_samples(_made(folder / "samples") / f"{number:02}-{one.candidate.name.replace(' ', '-')}.jsonl")
     shipped = next((p for p in profiles if p.candidate.name == decided.ship), None)
-    bundle = None
     if shipped is not None:
-        images = job.data.test.images(np.arange(8))
-        bundle = write_bundle(job.run.folder / "bundle", shipped, images, job.data.class_names, {"profile": shipped.as_dict()})
-    return Result(job.run.folder, job.ledger, decided, job.run.folder / "report.html", bundle)
+        images = job.data.test.images(np.arange(min(GOLDEN, len(job.data.test))))
+        write_bundle(folder / "bundle", shipped, images, job.data.class_names)
+    (folder / "ledger.json").write_text(json.dumps(job.ledger.as_dict(), indent=1))
+    return write(folder, job.ledger, decided, _facts(job, bundled=shipped is not None))
+
+
+def _facts(job: Job, *, bundled: bool) -> dict[str, Any]:
+    folder = job.run.folder
+    files = {"report": folder / "report.html", **({"bundle": folder / "bundle"} if bundled else {}), "run": folder}
+    return {
+        "name": job.recipe.name,
+        "goal": job.recipe.goal.model_dump(),
+        "command": f"edgekit compress {job.recipe.path.name}",
+        "started": time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(job.started)),
+        "seconds": time.time() - job.started,
+        "machine": detect(),
+        "files": {label: str(path) for label, path in files.items()},
+        "notes": job.notes,
+    }
 
 
 def _inputs(data: Data) -> Inputs:
@@ -224,7 +227,6 @@ def _inputs(data: Data) -> Inputs:
     return Inputs(images, data.test.labels, data.preprocess.as_dict())
 
 
-def _example(data: Data):  # type: ignore[no-untyped-def]
-    import torch
-
-    return torch.zeros(1, data.preprocess.channels, *data.preprocess.size)
+def _made(folder: Path) -> Path:
+    folder.mkdir(exist_ok=True)
+    return folder

@@ -61,6 +61,11 @@ class Data:
     split_by: str
     notes: tuple[str, ...] = ()
 
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """What a network is fed for one image: (channels, height, width)."""
+        return (self.preprocess.channels, *self.preprocess.size)
+
 
 def open_data(settings: DataSettings, *, folder: Path, seed: int) -> Data:
     """Opens what a recipe's `data` names. folder: the recipe's, where relative paths begin. seed: of the split.

@@ -12,7 +12,7 @@ import importlib.util
 import inspect
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -77,8 +77,10 @@ class Model:
         (folder / "edits.json").write_text(json.dumps(record, indent=1))
 
 
-def load_model(settings: ModelSettings, *, folder: Path, example: Tensor, seed: int) -> Model:
+def load_model(settings: ModelSettings, *, folder: Path, shape: Sequence[int], seed: int) -> Model:
     """The network of a recipe's `model:`; a fresh network is initialized by the seed.
+
+    folder: what relative paths are relative to. shape: of one input, [channels, height, width].
 
     Raises:
         InputError: the source, its function or the weights file is wrong.
@@ -86,7 +88,7 @@ def load_model(settings: ModelSettings, *, folder: Path, example: Tensor, seed: 
     net = _build(settings, folder, seed)
     if settings.weights:
         _load_weights(net, folder / settings.weights)
-    model = Model(settings, folder, net.eval(), example)
+    model = Model(settings, folder, net.eval(), torch.zeros(1, *shape))
     _check_output(model)
     return model
 

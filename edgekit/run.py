@@ -22,7 +22,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from types import TracebackType
@@ -53,10 +53,10 @@ class Step:
     kind: str
     key: str
     model: Model
-    metrics: Mapping[str, Any]
-    notes: tuple[str, ...]
-    seconds: float
-    cached: bool
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    seconds: float = 0.0
+    cached: bool = False
 
 
 class Run:
@@ -104,12 +104,12 @@ class Run:
         self._sweep()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._lock.release()
 
-    def once(
-        self, stage: Stage, *, name: str, key: str, after: Model, make: Callable[[Path], Outcome]
-    ) -> Step:
+    def once(self, stage: Stage, *, key: str, after: Model, make: Callable[[Path], Outcome]) -> Step:
         """The finished step of that key, or what `make` gives when called with a folder of its own.
 
         Raises:
@@ -118,17 +118,18 @@ class Run:
         """
         found = self._find(key)
         if found is not None:
-            return self._read(found, name, stage.kind, key)
+            return self._read(found, stage)
         work = self.folder / "steps" / f".{key[:16]}-{os.getpid()}"
         work.mkdir()
         try:
             started = time.monotonic()
             outcome = make(work)
             if _same(outcome.model, after):
-                raise GateError(f"{name}: the stage changed nothing", next="drop it from the recipe, or ask it for more")
-            step = Step(
-                name, stage.kind, key, outcome.model, outcome.metrics, outcome.notes, time.monotonic() - started, False
-            )
+                raise GateError(
+                    f"{stage.step}: the stage changed nothing", next="drop it from the recipe, or ask it for more"
+                )
+            seconds = time.monotonic() - started
+            step = Step(stage.step, stage.kind, key, outcome.model, outcome.metrics, outcome.notes, seconds)
             self._commit(step, work)
         except OSError as error:
             raise _full(error, self.folder) from error
@@ -175,12 +176,13 @@ class Run:
                 return own
         return None
 
-    def _read(self, folder: Path, name: str, kind: str, key: str) -> Step:
+    def _read(self, folder: Path, stage: Stage) -> Step:
         from edgekit.model import restore
 
         record = json.loads((folder / "stage.json").read_text())
         model = restore(folder, source_folder=self.recipe.folder)
-        return Step(name, kind, key, model, record["metrics"], tuple(record["notes"]), record["seconds"], True)
+        notes = tuple(record["notes"])
+        return Step(stage.step, stage.kind, folder.name, model, record["metrics"], notes, record["seconds"], True)
 
     def _sweep(self) -> None:
         """Removes what a killed process left behind."""

@@ -41,7 +41,7 @@ def export(
     proto = _translate(model)
     _round_weights(proto)
     _pool_globally(proto)
-    proto = onnx.shape_inference.infer_shapes(proto, check_type=True, strict_mode=True, data_prop=True)
+    _strip(proto)
     _check(proto, model, path)
     _write(proto.SerializeToString(), path)
     return describe(path, preprocess=preprocess, parent=parent)
@@ -140,6 +140,18 @@ def _pool_globally(proto: Any) -> None:
             pool = helper.make_node("GlobalAveragePool", [node.input[0]], list(node.output), name=node.name)
             graph.node.remove(node)
             graph.node.insert(at, pool)
+
+
+def _strip(proto: Any) -> None:
+    """Leaves out what no runtime reads: the exporter's remarks (with paths of this machine) and inferred shapes.
+
+    A small network's file would be mostly that.
+    """
+    graph = proto.graph
+    del graph.value_info[:]
+    for part in (proto, graph, *graph.node, *graph.initializer, *graph.input, *graph.output):
+        del part.metadata_props[:]
+        part.ClearField("doc_string")
 
 
 def _check(proto: Any, model: Model, path: Path) -> None:

@@ -1,0 +1,165 @@
+"""The command line. Every verb is a few lines; heavy imports stand inside, so that `--help` is quick.
+
+stdout is the result (one JSON object with --json), stderr is progress. Exit codes: edgekit/errors.py.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any
+
+import typer
+
+from edgekit import __version__
+from edgekit.errors import EdgekitError, GateError, Interrupted, ResourceError
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # must stand before onnxruntime is loaded, here or in a child
+os.environ.setdefault("NNCF_CI", "1")  # NNCF's own switch against its telemetry
+
+app = typer.Typer(
+    no_args_is_help=True, pretty_exceptions_show_locals=False, add_completion=False, context_settings={"max_content_width": 100}
+)
+
+RecipePath = Annotated[Path, typer.Argument(help="The recipe, a YAML file.", show_default=False)]
+Runs = Annotated[Path, typer.Option("--runs", metavar="DIR", help="Where run folders stand.")]
+Override = Annotated[
+    list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change one value: --set quantize.qat_epochs=3.")
+]
+AllowCode = Annotated[
+    bool, typer.Option("--allow-code", help="Let the recipe import Python files outside its own folder.")
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
+AsJson = Annotated[bool, typer.Option("--json", help="The result, or the error, as one JSON object on stdout.")]
+
+
+@app.callback(invoke_without_command=True)
+def edgekit(version: Annotated[bool, typer.Option("--version", help="Show the version and end.")] = False) -> None:
+    """Takes a vision model to an edge device: distill, prune, quantize, export, and measure it there."""
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def compress(
+    recipe: RecipePath,
+    runs: Runs = Path("runs"),
+    set_: Override = [],  # noqa: B006 - typer copies it
+    allow_code: AllowCode = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run a recipe: every stage, the exports, the profiles, the report and the bundle.
+
+    The same command again reuses every finished step; a run that was stopped goes on where it was.
+    """
+    with _guard(as_json):
+        from edgekit.recipe import load_recipe
+
+        loaded = load_recipe(recipe, overrides=set_, allow_code=allow_code)
+
+        from edgekit.compress import compress as run
+        from edgekit.progress import Progress
+        from edgekit.report import terminal
+
+        report = run(loaded, runs=runs, progress=Progress(quiet=quiet))
+        _result(report.as_dict(), as_json) if as_json else terminal.show(report)
+        if not report.verdict.goal_met:
+            raise typer.Exit(GateError.exit_code)
+
+
+@app.command()
+def verify(
+    bundle: Annotated[Path, typer.Argument(help="A bundle folder (RUN/bundle).", show_default=False)],
+    as_json: AsJson = False,
+) -> None:
+    """Replay a bundle's golden vectors: its files are whole, and its outputs come out again."""
+    with _guard(as_json):
+        from edgekit.bundle import verify as replay
+
+        _result(replay(bundle), as_json)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of recipes, for completion in an editor."""
+    with _guard(as_json=False):
+        from edgekit.recipe import schema as recipe_schema
+
+        typer.echo(json.dumps(recipe_schema(), indent=2))
+
+
+def _result(record: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(record))
+        return
+    for key, value in record.items():
+        typer.echo(f"{key.replace('_', ' ')}: {value}")
+
+
+@contextlib.contextmanager
+def _guard(as_json: bool) -> Iterator[None]:
+    """Turns whatever ends a command into one message of one shape and the exit code of its class."""
+    _stop_on_sigterm()
+    try:
+        yield
+    except (typer.Exit, typer.Abort):
+        raise
+    except EdgekitError as error:
+        _fail(error, as_json)
+    except KeyboardInterrupt:
+        _fail(_interrupted(signal.SIGINT), as_json)
+    except _Terminated:
+        _fail(_interrupted(signal.SIGTERM), as_json)
+    except MemoryError:
+        _fail(ResourceError("memory ran out", next="lower batch in the recipe's stages"), as_json)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        _fail(ResourceError(f"the disk is full: {error}", next="free some and run the same command again"), as_json)
+
+
+def _fail(error: EdgekitError, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(error.as_dict()))
+    for line in error.lines():
+        typer.echo(line, err=True)
+    raise typer.Exit(error.exit_code)
+
+
+class _Terminated(BaseException):
+    """SIGTERM came; unwinds like Ctrl-C, so that locks and work folders are released."""
+
+
+def _stop_on_sigterm() -> None:
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise _Terminated
+
+    with contextlib.suppress(ValueError):  # not the main thread: whoever called us handles signals
+        signal.signal(signal.SIGTERM, stop)
+
+
+def _interrupted(number: signal.Signals) -> Interrupted:
+    return Interrupted(
+        f"stopped by {number.name}",
+        signal=number,
+        kept="every finished step",
+        next="run the same command again to go on",
+    )
+
+
+def main() -> None:
+    """The entry point `edgekit`."""
+    app(prog_name="edgekit")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
