@@ -236,22 +236,29 @@ def _layer(item: Any) -> Layer:
     if not isinstance(item, dict) or not isinstance(item.get("Name"), str):
         _refuse("--exportLayerInfo", f"a layer has no Name: {str(item)[:80]}")
     kind = item.get("LayerType")
-    inputs, outputs = (tuple(_tensor(one) for one in item.get(side) or ()) for side in ("Inputs", "Outputs"))
-    return Layer(item["Name"], kind if isinstance(kind, str) else None, inputs, outputs)
+    return Layer(
+        item["Name"], kind if isinstance(kind, str) else None, _tensors(item, "Inputs"), _tensors(item, "Outputs")
+    )
+
+
+def _tensors(item: Mapping[str, Any], side: str) -> tuple[Tensor, ...]:
+    tensors = item.get(side) or []
+    if not isinstance(tensors, list):
+        _refuse("--exportLayerInfo", f"{side} of {item['Name']} is no list")
+    return tuple(_tensor(one) for one in tensors)
 
 
 def _tensor(item: Any) -> Tensor:
     if not isinstance(item, dict) or not isinstance(item.get("Name"), str):
         _refuse("--exportLayerInfo", f"a tensor has no Name: {str(item)[:80]}")
-    shape = item.get("Dimensions")
-    if not (isinstance(shape, list) and all(isinstance(size, int) for size in shape)):
-        shape = None
+    sizes = item.get("Dimensions")
+    shape = tuple(sizes) if isinstance(sizes, list) and all(isinstance(size, int) for size in sizes) else None
     both = item.get("Format/Datatype")  # 8 to 10: 'Row major linear FP32', 'Row major Int8 format'
     if isinstance(both, str):
         words = re.findall(r"\b(?:FP|BF|Int|UInt|INT)\d+\b|\bBool\b", both)
-        return Tensor(item["Name"], shape and tuple(shape), words[-1] if words else None, both)
+        return Tensor(item["Name"], shape, words[-1] if words else None, both)
     dtype, layout = (item.get(key) if isinstance(item.get(key), str) else None for key in ("DataType", "Format"))
-    return Tensor(item["Name"], shape and tuple(shape), dtype, layout)
+    return Tensor(item["Name"], shape, dtype, layout)
 
 
 def _json(text: str, what: str) -> Any:
