@@ -1,7 +1,7 @@
 """The bundle: what a C++ app gets. manifest.json, model.onnx, and golden vectors that tell whether it runs right.
 
-golden/images.npy holds test images as decoded, resized pixels (uint8 [n, height, width, channels]); golden/outputs.npy what the
-shipped file gave for them. `verify` replays them: every file has its hash, and the outputs come out again.
+golden/images.npy holds test images as decoded, resized pixels (uint8 [n, height, width, channels]); golden/outputs.npy
+what the shipped file gave for them. `verify` replays them: every file has its hash, and the outputs come out again.
 """
 
 from __future__ import annotations
@@ -113,7 +113,8 @@ def _check_files(folder: Path, manifest: Mapping[str, Any]) -> None:
             raise IntegrityError(f"{folder}: the manifest names '{name}', which lies outside the bundle")
         if not path.is_file() or sha256_of(path) != wanted["sha256"]:
             raise IntegrityError(
-                f"{path}: is missing or is not the file that was bundled", next="copy the bundle again from its run folder"
+                f"{path}: is missing or is not the file that was bundled",
+                next="copy the bundle again from its run folder",
             )
     for name in (manifest["model"]["file"], *manifest["golden"].values()):
         if name not in manifest["files"]:

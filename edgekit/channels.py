@@ -1,7 +1,8 @@
 """Channel groups and cutting: which channels must leave together, how much each matters, and their physical removal.
 
-torch-pruning's dependency graph (Fang et al., arXiv 2301.12900) follows a channel through residuals, concats and depthwise
-convolutions. What it cannot follow is frozen and listed with the reason, never guessed: every group is tried on a copy.
+torch-pruning's dependency graph (Fang et al., arXiv 2301.12900) follows a channel through residuals, concats and
+depthwise convolutions. What it cannot follow is frozen and listed with the reason, never guessed: every group is tried
+on a copy.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ def importance(net: nn.Module, example: Tensor, groups: Sequence[Group], score: 
     `taylor` reads the gradients that stand in the parameters of `net`.
     """
     graph = _dependencies(net, example)
-    measure = SCORES[score]()
+    measure = SCORES[score](_tp().importance)
     modules = dict(net.named_modules())
     scores = {}
     for group in groups:
@@ -134,13 +135,14 @@ def _tp() -> Any:
     return torch_pruning
 
 
-SCORES: dict[str, Callable[[], Any]] = {
-    "l1": lambda: _tp().importance.GroupMagnitudeImportance(p=1),
-    "l2": lambda: _tp().importance.GroupMagnitudeImportance(p=2),
-    "taylor": lambda: _tp().importance.GroupTaylorImportance(),
-    "bn_scale": lambda: _tp().importance.BNScaleImportance(),
-    "geometric_median": lambda: _tp().importance.FPGMImportance(),
-    "random": lambda: _tp().importance.RandomImportance(),
+# name -> torch-pruning's measure, given its module `importance`
+SCORES: dict[str, Callable[[Any], Any]] = {
+    "l1": lambda importance: importance.GroupMagnitudeImportance(p=1),
+    "l2": lambda importance: importance.GroupMagnitudeImportance(p=2),
+    "taylor": lambda importance: importance.GroupTaylorImportance(),
+    "bn_scale": lambda importance: importance.BNScaleImportance(),
+    "geometric_median": lambda importance: importance.FPGMImportance(),
+    "random": lambda importance: importance.RandomImportance(),
 }
 
 

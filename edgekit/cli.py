@@ -10,7 +10,6 @@ import errno
 import json
 import os
 import signal
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
@@ -25,7 +24,10 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # must stand before onnxrun
 os.environ.setdefault("NNCF_CI", "1")  # NNCF's own switch against its telemetry
 
 app = typer.Typer(
-    no_args_is_help=True, pretty_exceptions_show_locals=False, add_completion=False, context_settings={"max_content_width": 100}
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,
+    add_completion=False,
+    context_settings={"max_content_width": 100},
 )
 
 RecipePath = Annotated[Path, typer.Argument(help="The recipe, a YAML file.", show_default=False)]
@@ -162,4 +164,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -1,7 +1,7 @@
-"""The main job: a recipe's model goes through its stages, is exported after each, and every file is measured on the board.
+"""The main job: a recipe's model goes through its stages, is exported after each, and every file is measured.
 
-compress() is the page to read first. From here it is one hop to a stage (edgekit/stages/), an exporter (edgekit/exporters/)
-or the measuring (edgekit/profile.py).
+compress() is the page to read first. From here it is one hop to a stage (edgekit/stages/), an exporter
+(edgekit/exporters/) or the measuring (edgekit/profile/).
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from edgekit.evaluate import outputs_of
 from edgekit.ledger import FLOAT, Ledger, Row
 from edgekit.model import Model, load_model
 from edgekit.profile import Inputs, Profile, profile
-from edgekit.report import Report, write
+from edgekit.report import write
+from edgekit.report.record import Report
 from edgekit.run import Run, Step, origin_key, step_key
 from edgekit.stages import Context, Stage
 from edgekit.verdict import verdict

@@ -1,7 +1,7 @@
 """Losses as plain functions: formula and paper in each docstring, shapes stated.
 
-Shapes: logits [n, classes]; labels int64 [n], or shares of each class float [n, classes] (Mixup). Every loss is a scalar, the
-mean over the batch, computed in float32 whatever the network's precision.
+Shapes: logits [n, classes]; labels int64 [n], or shares of each class float [n, classes] (Mixup). Every loss is a
+scalar, the mean over the batch, computed in float32 whatever the network's precision.
 """
 
 from __future__ import annotations

@@ -149,10 +149,11 @@ SOURCES: dict[str, Callable[[str, ModelSettings, Path], nn.Module]] = {"python":
 
 
 def _import(path: Path) -> Any:
-    """The user's file as a module, under a name that cannot shadow another; a name of its own, so that code can be inspected."""
+    """The user's file as a module, under a name that shadows no other."""
     name = "edgekit_user_" + hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
     spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
@@ -165,7 +166,8 @@ def _import(path: Path) -> Any:
 def _load_weights(net: nn.Module, path: Path) -> None:
     """Reads weights into the network; every name and shape must fit.
 
-    `.pt` is read with weights_only=True; a dict under `state_dict`, `model` or `net` and `module.` prefixes are understood.
+    `.pt` is read with weights_only=True; a dict under `state_dict`, `model` or `net` is understood, `module.` before
+    names too.
     """
     tensors = {name.removeprefix("module."): tensor for name, tensor in _read_weights(path).items()}
     own = net.state_dict()

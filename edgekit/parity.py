@@ -1,4 +1,4 @@
-"""The gate between a network and its exported file: they must agree on real images, in the runtime that will run the file."""
+"""The gate between a network and its exported file: they must agree on real images, in the runtime that runs it."""
 
 from __future__ import annotations
 

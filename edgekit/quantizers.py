@@ -1,8 +1,8 @@
 """Quantizers: how a runtime wants its int8 (Scheme), and the modules that imitate it in training (FakeQuant).
 
-NNCF decides where quantizers stand and calibrates their ranges; its hooks then hold plain torch modules of ours, because
-its own quantizers compile a C++ extension and do not export. A quantizer maps x to (q - zero_point) * scale with
-q = clamp(round(x / scale) + zero_point, low, high). The scale is learned (LSQ, Esser et al., arXiv 1902.08153).
+NNCF decides where quantizers stand and calibrates their ranges; its hooks then hold plain torch modules of ours,
+because its own quantizers compile a C++ extension and do not export. A quantizer maps x to (q - zero_point) * scale,
+with q = clamp(round(x / scale) + zero_point, low, high). The scale is learned (LSQ, Esser et al., arXiv 1902.08153).
 """
 
 from __future__ import annotations
@@ -195,7 +195,7 @@ def _nncf() -> Any:
     """NNCF, imported late, without its telemetry, its progress bars and its remarks."""
     os.environ.setdefault("NNCF_CI", "1")  # the switch NNCF's own CI uses: no telemetry is sent
     import nncf
-    import nncf.torch  # noqa: F401
+    import nncf.torch
 
     logging.getLogger("nncf").setLevel(logging.ERROR)
     return nncf

@@ -8,8 +8,8 @@
         ledger.json  report.html|md|json  bundle/
 
 A step's key is the sha256 of everything that could change its result. A folder of that name that verifies is a finished
-step, in this run or in one beside it; anything doubtful is a miss, never a crash. A step is written in a folder of another
-name, flushed to disk and renamed, so that a killed run leaves either the whole step or nothing.
+step, in this run or in one beside it; anything doubtful is a miss, never a crash. A step is written in a folder of
+another name, flushed to disk and renamed, so that a killed run leaves either the whole step or nothing.
 """
 
 from __future__ import annotations
@@ -38,10 +38,18 @@ if TYPE_CHECKING:
 
 SCHEMA = "edgekit.step/1"
 # What of edgekit's own code can change what a stage gives, besides the stage's file.
-CODE = (
-    "augment batches channels data evaluate image_arrays image_folder image_set losses model preprocess quantizers "
-    "settings teacher training"
-).split()
+CODE = [
+    "channels",
+    "data/*",
+    "evaluate",
+    "losses",
+    "model",
+    "preprocess",
+    "quantizers",
+    "settings",
+    "teacher",
+    "training",
+]
 LIBRARIES = ("torch", "nncf", "torch-pruning", "numpy")
 
 
@@ -237,7 +245,8 @@ def _key(**parts: Any) -> str:
 @cache
 def _code_hash(*modules: str) -> str:
     package = Path(__file__).parent
-    return hashlib.sha256("".join(sha256_of(package / f"{name}.py") for name in modules).encode()).hexdigest()
+    files = [path for name in modules for path in sorted(package.glob(f"{name}.py"))]
+    return hashlib.sha256("".join(map(sha256_of, files)).encode()).hexdigest()
 
 
 @cache

@@ -1,17 +1,16 @@
-"""The teacher as a context: any training stage may learn from one. It sees the same view as the student, in eval mode."""
+"""The teacher as a context: any training stage may learn from one. It sees what the student sees, in eval mode."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from edgekit.losses import Distance, cross_entropy
 
-if TYPE_CHECKING:
-    from edgekit.training import Loss
+# images as the network takes them, its outputs, labels -> scalar
+Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def distilled(
@@ -42,7 +41,7 @@ class _Ensemble:
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
-        outputs = [teacher.to(images.device)(images).float() for teacher in self.teachers]
+        outputs: list[Tensor] = [teacher.to(images.device)(images).float() for teacher in self.teachers]
         if len(outputs) == 1:
             return outputs[0]
         mean: Tensor = torch.stack([one.softmax(dim=1) for one in outputs]).mean(dim=0)

@@ -1,7 +1,7 @@
 """The one training loop. A stage hands it a network, a loss and settings; it trains in place and reports.
 
-The loop is deterministic by the seed. A loss that is NaN or infinite takes the network back to the last good epoch and halves
-the rate, twice at most. float32 or bfloat16, and the memory format, are chosen by timing a few steps.
+The loop is deterministic by the seed. A loss that is NaN or infinite takes the network back to the last good epoch and
+halves the rate, twice at most. float32 or bfloat16, and the memory format, are chosen by timing a few steps.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import islice
@@ -24,13 +23,11 @@ from edgekit.evaluate import outputs_of, top1
 from edgekit.losses import cross_entropy
 from edgekit.quantizers import is_quantizer
 from edgekit.settings import TrainSettings
+from edgekit.teacher import Loss
 
 if TYPE_CHECKING:
     from edgekit.data import Data
     from edgekit.progress import Progress
-
-# images as the network takes them, its outputs, labels -> scalar
-Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 RETRIES = 2
 TRIAL_STEPS = 4
@@ -169,7 +166,7 @@ class _Loop:
     def _step(self, images: Tensor, labels: Tensor) -> float:
         value = _forward(self.net, images, labels, self.loss, self.arithmetic, self.device)
         self.optimizer.zero_grad(set_to_none=True)
-        value.backward()
+        value.backward()  # type: ignore[no-untyped-call]
         if self.settings.clip:
             nn.utils.clip_grad_norm_(self.net.parameters(), self.settings.clip)
         self.optimizer.step()
@@ -188,11 +185,11 @@ class _Loop:
         return top1(outputs, self.data.validation.labels)
 
     def _state(self) -> list[Any]:
-        parts = [self.net, self.optimizer, *([self.average] if self.average is not None else [])]
+        parts: list[Any] = [self.net, self.optimizer, *([self.average] if self.average is not None else [])]
         return [copy.deepcopy(part.state_dict()) for part in parts]
 
     def _restore(self, state: list[Any]) -> None:
-        parts = [self.net, self.optimizer, *([self.average] if self.average is not None else [])]
+        parts: list[Any] = [self.net, self.optimizer, *([self.average] if self.average is not None else [])]
         for part, saved in zip(parts, copy.deepcopy(state), strict=True):
             part.load_state_dict(saved)
 
@@ -265,7 +262,7 @@ def _trial_s(
     for _ in range(TRIAL_STEPS):
         started = time.perf_counter()
         value = _forward(trial, images, labels, loss, arithmetic, device)
-        value.backward()
+        value.backward()  # type: ignore[no-untyped-call]
         float(value.detach())  # sync: a GPU returns before the kernel ends
         times.append(time.perf_counter() - started)
     return min(times[1:])

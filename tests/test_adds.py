@@ -27,7 +27,8 @@ class Identity(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         skip = self.skip(x)
         main = self.main(self.conv(skip))
-        return skip + main if self.swapped else main + skip
+        result: Tensor = skip + main if self.swapped else main + skip
+        return result
 
 
 class TwoConvolutions(nn.Module):
@@ -39,7 +40,7 @@ class TwoConvolutions(nn.Module):
         self.conv1, self.conv2 = nn.Conv2d(2, 2, 1), nn.Conv2d(2, 2, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.first(self.conv1(x))
+        y: Tensor = self.first(self.conv1(x))
         y += self.second(self.conv2(x))
         return y
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from edgekit.augment import augment
+from edgekit.data.augment import augment
 from edgekit.settings import AugmentSettings
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from edgekit.batches import AHEAD, Split, batches
+from edgekit.data.batches import AHEAD, Split, batches
 from edgekit.errors import InputError
 from edgekit.preprocess import Preprocess
 from edgekit.settings import AugmentSettings

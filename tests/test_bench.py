@@ -15,14 +15,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgekit import bench, doubts, telemetry
 from edgekit.artifact import TensorSpec
-from edgekit.bench import Bench, Clock, camera
+from edgekit.bench import agent as bench
+from edgekit.bench import telemetry
+from edgekit.bench.agent import Bench, Clock, camera
+from edgekit.bench.samples import Samples
 from edgekit.errors import DependencyError, InputError, UsageError
 from edgekit.links.local import open_link
-from edgekit.remote import Remote
+from edgekit.profile import doubts
+from edgekit.profile.remote import Remote
 from edgekit.runtimes.null import NullSession
-from edgekit.samples import Samples
 from tests import tiny_onnx
 
 BUSY = "while True: pass"
@@ -225,7 +227,7 @@ def test_an_error_on_the_board_is_raised_here_in_its_own_class(tmp_path: Path, r
 
 def test_what_libraries_print_does_not_reach_the_answers() -> None:
     noisy = """
-import os, edgekit.bench as bench
+import os, edgekit.bench.agent as bench
 plain = bench.Bench.hello
 def hello(self):
     print("chatter from Python")

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgekit import doubts, lookup, rounds
+from edgekit import lookup
 from edgekit.artifact import Artifact, Candidate, sha256_of
 from edgekit.device import Board
 from edgekit.errors import DependencyError, DeviceError, InputError
 from edgekit.links import Link
-from edgekit.profile import Inputs, Profile, profile
+from edgekit.profile import Inputs, Profile, doubts, profile, rounds
 from tests import tiny_onnx
 
 # A bench that answers every request from a list, the last answer for good, and logs what it was asked.
@@ -275,7 +275,7 @@ def test_a_silent_bench_is_a_device_error_not_a_hang(
     fake: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rounds, "SLACK_S", 0.2)
-    monkeypatch.setattr("edgekit.remote.GRACE_S", 0.1)
+    monkeypatch.setattr("edgekit.profile.remote.GRACE_S", 0.1)
     link = fake(plan(hello=["hang"]))
     with pytest.raises(DeviceError, match="no answer to 'hello' within"):
         profile([candidate(tmp_path)], board(), inputs(), seconds=1)

@@ -1,7 +1,8 @@
 """Model -> standard ONNX: Q/DQ in the ai.onnx domain only, int8 weights behind one DequantizeLinear, float biases.
 
-torch's exporter turns torch's fake quantization into QuantizeLinear and DequantizeLinear by a translation table; then the
-weights are rounded once and for all, which makes the file a quarter of the size. A census of the result must equal the plan.
+torch's exporter turns torch's fake quantization into QuantizeLinear and DequantizeLinear by a translation table; then
+the weights are rounded once and for all, which makes the file a quarter of the size. A census of the result must equal
+the plan.
 """
 
 from __future__ import annotations
@@ -36,7 +37,6 @@ def export(
         GateError: the file is not what the model is (operators of another domain, lost quantizers or weights).
         ResourceError: the disk is full.
     """
-    import onnx
 
     proto = _translate(model)
     _round_weights(proto)
@@ -71,7 +71,7 @@ def _translate(model: Model) -> Any:
     """The graph as torch's exporter gives it, fake quantization spelled as Q/DQ."""
     import torch
 
-    table = {
+    table: dict[Any, Any] = {
         torch.ops.aten.fake_quantize_per_tensor_affine.tensor_qparams: _per_tensor,
         torch.ops.aten.fake_quantize_per_channel_affine.default: _per_channel,
     }

@@ -30,7 +30,7 @@ class Context:
     """What a stage is given besides the model and the data.
 
     step_dir: a folder of the step's own, for checkpoints; removed when the step is committed.
-    model:    a copy of an earlier step's model by its name; `original` is the model as it was loaded; a source is opened.
+    model:    a copy of an earlier step's model by its name; `original` is the model as loaded; a source is opened.
     load:     opens a model source with the recipe's number of classes (a student).
     measure_ms: p50 of a model on the goal's board and runtime, exported plainly, in milliseconds.
     goal, board: what the result must reach, and where.

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from edgekit.channels import Cut
     from edgekit.data import Data
     from edgekit.model import Model
-    from edgekit.training import Loss
+    from edgekit.teacher import Loss
 
 SEARCH_STEPS = 7  # halvings of the share to remove: 1 % resolution
 MEASURED_STEPS = 5
@@ -79,10 +79,15 @@ class Stage(Base):
         cuts = self._cuts(model, context, scores)
         if not cuts:
             raise GateError(
-                "prune: 0 channels pruned", why="what was asked for is met already", next="ask for more, or drop the stage"
+                "prune: 0 channels pruned",
+                why="what was asked for is met already",
+                next="ask for more, or drop the stage",
             )
         pruned = model.edited(channels.cut(model.net, model.example, cuts), channels.as_edit(cuts))
-        metrics = {"kept": {c.layer: [c.kept, c.width] for c in cuts}, "frozen": [asdict(one) for one in frozen]}
+        metrics: dict[str, Any] = {
+            "kept": {c.layer: [c.kept, c.width] for c in cuts},
+            "frozen": [asdict(one) for one in frozen],
+        }
         metrics |= self._gain(model, pruned, context)
         trained = self._recover(pruned, data, context)
         notes = tuple(f"'{one.layer}' keeps its channels: {one.reason}" for one in frozen)

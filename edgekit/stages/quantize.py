@@ -1,6 +1,6 @@
 """Int8 quantization: NNCF places and calibrates, then plain torch modules learn the thresholds.
 
-Learned step size: Esser et al., arXiv 1902.08153. BatchNorm is folded first: where it is not, int8 is slower than float.
+Learned step size: Esser et al., arXiv 1902.08153. BatchNorm is folded first: int8 is slower than float otherwise.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Stage(Base):
     teacher: str | None = None
     temperature: Positive = 4.0
     alpha: Share = 0.7
-    keep_float: list[str] = []
+    keep_float: list[str] = Field(default=[])
 
     def requires(self, model: Model) -> None:
         if any(edit["kind"] == "quantize" for edit in model.edits):

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgekit.data.image_folder import resolve
+from edgekit.data.image_set import ImageSet, Source
 from edgekit.errors import InputError
-from edgekit.image_folder import resolve
-from edgekit.image_set import ImageSet, Source
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

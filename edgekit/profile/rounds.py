@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from edgekit import doubts
 from edgekit.artifact import Candidate, sha256_of
 from edgekit.links import Link
-from edgekit.remote import Remote
+from edgekit.profile import doubts
+from edgekit.profile.remote import Remote
 
 STEADY_S = 3.0  # the warm-up that three one-second windows need
 IDLE_S = 10.0  # of a board whose energy can be read

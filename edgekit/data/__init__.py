@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgekit.batches import Split, batches
+from edgekit.data.batches import Split, batches
+from edgekit.data.image_arrays import digits, npz, python
+from edgekit.data.image_folder import image_folder
+from edgekit.data.image_set import Source
+from edgekit.data.partition import Cut, partition
 from edgekit.errors import InputError, did_you_mean
-from edgekit.image_arrays import digits, npz, python
-from edgekit.image_folder import image_folder
-from edgekit.image_set import Source
-from edgekit.partition import Cut, partition
 from edgekit.preprocess import Preprocess
 from edgekit.settings import DataSettings
 

@@ -18,10 +18,11 @@ from typing import IO, Any, Callable, Dict, List, Mapping, Optional, Tuple
 
 import numpy as np
 
-from edgekit import __version__, lookup, telemetry
+from edgekit import __version__, lookup
+from edgekit.bench import telemetry
+from edgekit.bench.samples import Samples
 from edgekit.errors import EdgekitError, InputError, UsageError, did_you_mean
 from edgekit.runtimes import Session
-from edgekit.samples import Samples
 from edgekit.statistics import is_steady
 
 FEEDS = 256  # prepared inputs that the load rotates through
@@ -270,7 +271,3 @@ def _longest_run(flags: List[bool]) -> int:
         run = run + 1 if flag else 0
         longest = max(longest, run)
     return longest
-
-
-if __name__ == "__main__":
-    main()

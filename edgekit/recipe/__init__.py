@@ -16,8 +16,8 @@ from pydantic.json_schema import models_json_schema
 
 from edgekit import lookup
 from edgekit.errors import Problem, RecipeError, did_you_mean
-from edgekit.recipe_checks import SCENARIO, Step, check, expand_paths, user_code
-from edgekit.recipe_tree import merged, override, step_name
+from edgekit.recipe.checks import SCENARIO, Step, check, expand_paths, user_code
+from edgekit.recipe.tree import merged, override, step_name
 from edgekit.settings import DataSettings, GoalSettings, ModelSettings, ProfileSettings, Settings
 from edgekit.stages import Stage, StepName
 from edgekit.validate import describe, validate

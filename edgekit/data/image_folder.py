@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 from PIL import Image, ImageOps
 
+from edgekit.data.image_set import Source
 from edgekit.errors import InputError
-from edgekit.image_set import Source
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from edgekit import doubts, lookup
+from edgekit import lookup
 from edgekit.artifact import Candidate
 from edgekit.errors import InputError
-from edgekit.rounds import Measured, Plan, measure
+from edgekit.profile import doubts
+from edgekit.profile.rounds import Measured, Plan, measure
 from edgekit.statistics import Interval, Percentile, percentile, ratio, variation, wilson
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from edgekit.augment import augment as augmented
+from edgekit.data.augment import augment as augmented
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -1,0 +1,3 @@
+from edgekit.bench.agent import main
+
+main()
