@@ -43,12 +43,18 @@ def convolution_output_float(graph: Graph) -> Found:
                 yield node, "its inputs are quantized, its output is not"
 
 
-def half_quantized(graph: Graph) -> Found:
+def float_activation(graph: Graph) -> Found:
     for node in graph.of_type(*WEIGHTED):
         activation, weight = (graph.dequantizer(graph.moved(name)) for name in node.input[:2])
-        if (activation is None) != (weight is None):
-            side = ("activation", "weight") if activation is None else ("weight", "activation")
-            yield node, f"its {side[0]} is float, its {side[1]} is quantized"
+        if activation is None and weight is not None:
+            yield node, "its weight is quantized, its activation is float"
+
+
+def float_weight(graph: Graph) -> Found:
+    for node in graph.of_type(*WEIGHTED):
+        activation, weight = (graph.dequantizer(graph.moved(name)) for name in node.input[:2])
+        if activation is not None and weight is None:
+            yield node, "its activation is quantized, its weight is float"
 
 
 def float_layer(graph: Graph) -> Found:
@@ -186,12 +192,19 @@ RULES = {
         "onnxruntime runs this convolution in float",
         "quantize its output, after the ReLU where there is one",
     ),
-    "half-quantized": Rule(
-        half_quantized,
+    "float-activation": Rule(
+        float_activation,
         "error",
         EVERYWHERE,
-        "it runs in float and pays for the conversion on top",
-        "quantize both its activation and its weight, or neither",
+        "it runs in float and pays for dequantizing the weight on top",
+        "quantize its activation too, or leave its weight in float",
+    ),
+    "float-weight": Rule(
+        float_weight,
+        "error",
+        {"tensorrt": "", "openvino": ""},  # onnxruntime 1.31 quantizes such a weight by itself (measured)
+        "it runs in float and pays for dequantizing the activation on top",
+        "quantize its weight too, for each output channel",
     ),
     "float-layer": Rule(
         float_layer,

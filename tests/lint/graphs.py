@@ -11,14 +11,14 @@ from onnx import numpy_helper
 CHANNELS = 16
 
 
-def graph(body: str, *, opset: int = 17, shape: str = "1,16,8,8", domain: str = "", **constants: np.ndarray) -> Any:
+def graph(body: str, *, opset: int = 17, shape: str = "1,16,8,8", domain: str = "", **constants: Any) -> Any:
     """A model with input `x`, float32 of `shape`, and output `y`.
 
     Constants that every body may use: scale 0.1 (s) and 0.2 (t), int8 zero (z), uint8 zero (u0) and 128 (u128); an int8
     weight w [16, 16, 1, 1] with 16 scales (ws) and zero points (wz); a float weight f, a float bias b.
     """
     imports = f'"" : {opset}' + (f', "{domain}" : 1' if domain else "")
-    text = f"<ir_version: 8, opset_import: [{imports}]>\nsmall (float[{shape}] x) => (float[N] y) {{{body}}}"
+    text = f"<ir_version: 8, opset_import: [{imports}]>\nsmall (float[{shape}] x) => (float y) {{{body}}}"
     model = onnx.parser.parse_model(text)
     used = {name for node in model.graph.node for name in node.input}
     for name, value in {**_common(), **constants}.items():

@@ -26,7 +26,7 @@ class Case(NamedTuple):
 ONE = np.array(1, np.float32)
 CLEAN = graph(pair("x", "a") + conv("a", "c") + "r = Relu(c)\n" + pair("r", "y"))
 ORT_CLEAN = graph(pair("x", "a", zero="u128") + conv("a", "c") + "r = Relu(c)\n" + pair("r", "y", zero="u0"))
-NORM = {"scale": np.ones(16, np.float32), "mean": np.zeros(16, np.float32)}
+NORM: dict[str, Any] = {"scale": np.ones(16, np.float32), "mean": np.zeros(16, np.float32)}
 
 
 def skip(main: bool, branch: bool) -> Any:
@@ -76,8 +76,8 @@ CASES = [
         ORT_CLEAN,
         "onnxruntime",
     ),
-    Case("half-quantized", graph(pair("x", "a") + "y = Conv(a, f)"), CLEAN),
-    Case("half-quantized", graph(conv("x", "y")), CLEAN),
+    Case("float-weight", graph(pair("x", "a") + "y = Conv(a, f)"), CLEAN),
+    Case("float-activation", graph(conv("x", "y")), CLEAN),
     Case("float-layer", graph(pair("x", "a") + conv("a", "c") + "r = Relu(c) y = Conv(r, f)"), plain("Conv(x, f)")),
     Case("quantizer-before-clamp", graph(pair("x", "a") + conv("a", "c") + pair("c", "d") + "y = Relu(d)"), CLEAN),
     Case(
