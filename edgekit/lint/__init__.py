@@ -1,7 +1,7 @@
 """Lint: where a fusion will break or int8 falls back to float, read from the ONNX graph, without a GPU.
 
 One file per family of rules: numbers (zero points, scales, types), placement (where Q/DQ stand), structure (operators,
-opsets, weights). layers.py reads what TensorRT says it built. The rules' sources are in docs/lint.md.
+opsets, weights). layers.py reads what TensorRT says it built. Where the numbers come from: docs/tensorrt.md.
 """
 
 from __future__ import annotations

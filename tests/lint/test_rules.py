@@ -13,14 +13,14 @@ from tests.lint.graphs import conv, graph, pair
 
 
 class Case(NamedTuple):
-    """The rule fires on `bad` and not on `good`. count: how often it fires."""
+    """The rule fires on `bad` and not on `good`. times: how often it fires."""
 
     rule: str
     bad: Any
     good: Any
     runtime: str = "tensorrt"
     version: str | None = None
-    count: int = 1
+    times: int = 1
 
 
 ONE = np.array(1, np.float32)
@@ -46,7 +46,7 @@ CASES = [
     Case("unsigned", graph("q = QuantizeLinear(x, s) y = DequantizeLinear(q, s)"), CLEAN),
     Case("scale-positive", graph(pair("x", "y", scale="k"), k=np.array(0, np.float32)), CLEAN),
     Case("scale-positive", graph(pair("x", "y", scale="k"), k=np.array(np.inf, np.float32)), CLEAN),
-    Case("scale-constant", graph("k = ReduceMax <keepdims = 0> (x)\n" + pair("x", "y", scale="k")), CLEAN, count=2),
+    Case("scale-constant", graph("k = ReduceMax <keepdims = 0> (x)\n" + pair("x", "y", scale="k")), CLEAN, times=2),
     Case(
         "activation-per-channel",
         graph("q = QuantizeLinear <axis = 1> (x, ws, wz) y = DequantizeLinear <axis = 1> (q, ws, wz)"),
@@ -147,7 +147,7 @@ def named(findings: list[Finding], rule: str) -> list[Finding]:
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.rule)
 def test_a_rule_fires_on_the_graph_that_breaks_it_and_on_no_other(case: Case) -> None:
     found = named(lint(case.bad, case.runtime, case.version), case.rule)
-    assert len(found) == case.count
+    assert len(found) == case.times
     assert all(finding.cost and finding.remedy and finding.what for finding in found)
     assert named(lint(case.good, case.runtime, case.version), case.rule) == []
 
