@@ -22,7 +22,7 @@ from edgekit.data import Data, open_data
 from edgekit.device import Board, detect, open_board
 from edgekit.errors import DependencyError, EdgekitError
 from edgekit.evaluate import outputs_of
-from edgekit.ledger import FLOAT, Ledger, Row
+from edgekit.ledger import COMPRESSING, FLOAT, Ledger, Row
 from edgekit.model import Model, load_model
 from edgekit.profile import Inputs, Profile, profile
 from edgekit.report import write
@@ -68,6 +68,8 @@ def compress(recipe: Recipe, *, runs: Path, progress: Progress) -> Report:
         job = Job(recipe, run, data, boards, progress, _inputs(data), notes=list(data.notes))
         try:
             job.steps.append(_origin(job))
+            if recipe.stages[0].kind in COMPRESSING:
+                job.ledger.add(_row(job, job.steps[0]))  # what was given is the baseline
             for number, stage in enumerate(recipe.stages, start=1):
                 progress.stage(number, len(recipe.stages), stage.step)
                 job.steps.append(_step(job, stage))
