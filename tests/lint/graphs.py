@@ -18,7 +18,7 @@ def graph(body: str, *, opset: int = 17, shape: str = "1,16,8,8", domain: str = 
     weight w [16, 16, 1, 1] with 16 scales (ws) and zero points (wz); a float weight f, a float bias b.
     """
     imports = f'"" : {opset}' + (f', "{domain}" : 1' if domain else "")
-    text = f"<ir_version: 8, opset_import: [{imports}]>\nsmall (float[{shape}] x) => (float y) {{{body}}}"
+    text = f"<ir_version: 8, opset_import: [{imports}]>\nsmall (float[{shape}] x) => (float[n, c, h, w] y) {{{body}}}"
     model = onnx.parser.parse_model(text)
     used = {name for node in model.graph.node for name in node.input}
     for name, value in {**_common(), **constants}.items():

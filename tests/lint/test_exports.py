@@ -7,7 +7,20 @@ from pathlib import Path
 import pytest
 
 from edgekit.lint import lint
-from tests import networks
+from tests import exports as made
+
+
+@pytest.fixture(scope="module")
+def exports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The same network as we and as others write it."""
+    folder = tmp_path_factory.mktemp("exports")
+    return {
+        "onnxruntime": made.export_int8(folder / "onnxruntime.onnx", "onnxruntime"),
+        "tensorrt": made.export_int8(folder / "tensorrt.onnx", "tensorrt"),
+        "float": made.export_float(folder / "float.onnx"),
+        "nncf": made.export_nncf(folder / "nncf.onnx"),
+        "default": made.export_onnxruntime_default(folder / "default.onnx"),
+    }
 
 
 def errors(path: Path, runtime: str, version: str | None = None) -> dict[str, int]:
@@ -16,13 +29,15 @@ def errors(path: Path, runtime: str, version: str | None = None) -> dict[str, in
     return {rule: rules.count(rule) for rule in rules}
 
 
-def test_our_exports_are_clean_in_the_runtime_they_are_made_for(tmp_path: Path) -> None:
-    ours = networks.export_int8(tmp_path / "ours.onnx", "onnxruntime")
+def test_our_exports_are_clean_in_the_runtime_they_are_made_for(exports: dict[str, Path]) -> None:
+    ours = exports["onnxruntime"]
     assert lint(ours, "onnxruntime") == lint(ours, "openvino") == []
 
 
-def test_our_tensorrt_export_is_clean_in_tensorrt_and_openvino_and_named_in_onnxruntime(tmp_path: Path) -> None:
-    ours = networks.export_int8(tmp_path / "ours.onnx", "tensorrt")
+def test_our_tensorrt_export_is_clean_in_tensorrt_and_openvino_and_named_in_onnxruntime(
+    exports: dict[str, Path],
+) -> None:
+    ours = exports["tensorrt"]
     assert [finding.rule for finding in lint(ours, "tensorrt")] == ["float32-remainder"]  # mended by the exporter
     assert lint(ours, "openvino") == []
     # five ReLUs, and of each of the two Adds the convolution that TensorRT fuses with it
@@ -30,26 +45,26 @@ def test_our_tensorrt_export_is_clean_in_tensorrt_and_openvino_and_named_in_onnx
     assert errors(ours, "onnxruntime") == expected
 
 
-def test_our_onnxruntime_export_is_named_in_tensorrt(tmp_path: Path) -> None:
-    ours = networks.export_int8(tmp_path / "ours.onnx", "onnxruntime")
+def test_our_onnxruntime_export_is_named_in_tensorrt(exports: dict[str, Path]) -> None:
+    ours = exports["onnxruntime"]
     assert errors(ours, "tensorrt") == {"unsigned": 10, "zero-point": 3, "add-both-inputs": 2}
 
 
-def test_float_exports_are_clean_everywhere(tmp_path: Path) -> None:
-    plain = networks.export_float(tmp_path / "float.onnx")
+def test_float_exports_are_clean_everywhere(exports: dict[str, Path]) -> None:
+    plain = exports["float"]
     for runtime in ("tensorrt", "onnxruntime", "openvino"):
         assert lint(plain, runtime) == []
 
 
 @pytest.mark.parametrize("runtime", ["tensorrt", "onnxruntime", "openvino"])
-def test_nncf_on_a_network_whose_batchnorm_is_not_folded_is_flagged(runtime: str, tmp_path: Path) -> None:
-    naive = networks.export_nncf(tmp_path / "nncf.onnx")
+def test_nncf_on_a_network_whose_batchnorm_is_not_folded_is_flagged(runtime: str, exports: dict[str, Path]) -> None:
+    naive = exports["nncf"]
     found = errors(naive, runtime)
     assert found["batchnorm"] == 6  # one behind each convolution
     assert ("zero-point" in found) == (runtime == "tensorrt")
 
 
-def test_onnxruntime_default_quantization_is_named_for_tensorrt(tmp_path: Path) -> None:
-    found = errors(networks.export_onnxruntime_default(tmp_path / "default.onnx"), "tensorrt")
+def test_onnxruntime_default_quantization_is_named_for_tensorrt(exports: dict[str, Path]) -> None:
+    found = errors(exports["default"], "tensorrt")
     assert found["int32-bias"] == 7  # six convolutions and the classifier
     assert "zero-point" in found
