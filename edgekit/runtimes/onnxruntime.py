@@ -39,13 +39,13 @@ def missing() -> Optional[str]:
 
 def offers() -> Tuple[str, ...]:
     """What the option `precision` may say: the float parts of a file run in float32."""
-    return ("f32",)
+    return ("float32",)
 
 
 def open_session(path: str, options: Mapping[str, Any]) -> OnnxRuntimeSession:
     """Opens an ONNX file.
 
-    options: threads (1), optimization (`all`), precision (`f32`: what the float parts of the file run in).
+    options: threads (1), optimization (`all`), precision (`float32`: what the float parts of the file run in).
 
     Raises:
         DependencyError: the package is missing, or the precision is not offered by this runtime.
@@ -105,7 +105,7 @@ class OnnxRuntimeSession(Session):
             "threads": options.intra_op_num_threads,
             "spinning": False,
             "optimization": options.graph_optimization_level.name,
-            "precision": "f32",
+            "precision": "float32",
             "convolutions_int8": int8,
             "convolutions_float": sum("Conv" in kind for kind in kinds) - int8,
         }

@@ -18,8 +18,8 @@ from edgekit.errors import DependencyError, DeviceError, InputError, did_you_mea
 from edgekit.runtimes import Session
 
 OPTIONS = ("threads", "precision")
-# How OpenVINO names what a processor is good at -> what the hint says.
-CAPABILITIES = {"FP32": "f32", "BF16": "bf16", "FP16": "f16"}
+# edgekit's word -> how OpenVINO lists what a processor is good at, and what its hint says.
+PRECISIONS = {"float32": ("FP32", "f32"), "bf16": ("BF16", "bf16"), "float16": ("FP16", "f16")}
 LAYER_RUNS = 20
 
 
@@ -31,15 +31,15 @@ def missing() -> Optional[str]:
 
 
 def offers() -> Tuple[str, ...]:
-    """What the option `precision` may say on this processor: `f32`, and `bf16` or `f16` where it executes them."""
+    """What the option `precision` may say on this processor: float32, and bf16 or float16 where it executes them."""
     capable = _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    return tuple(hint for name, hint in CAPABILITIES.items() if name in capable)
+    return tuple(word for word, (capability, _) in PRECISIONS.items() if capability in capable)
 
 
 def open_session(path: str, options: Mapping[str, Any]) -> OpenVinoSession:
     """Opens an ONNX file or an IR (.xml beside its .bin).
 
-    options: threads (1), precision (`f32`: what the float parts of the file run in).
+    options: threads (1), precision (`float32`: what the float parts of the file run in).
 
     Raises:
         DependencyError: the package is missing, or the precision is not offered on this processor.
@@ -52,7 +52,7 @@ def open_session(path: str, options: Mapping[str, Any]) -> OpenVinoSession:
     for name in options:
         if name not in OPTIONS:
             raise InputError(f"openvino: unknown option '{name}'." + did_you_mean(name, OPTIONS))
-    precision = str(options.get("precision") or "f32")
+    precision = str(options.get("precision") or "float32")
     if precision not in offers():
         raise DependencyError(
             f"openvino: precision {precision} is not offered by this runtime on this processor.",
@@ -114,7 +114,7 @@ class OpenVinoSession(Session):
         get = self._compiled.get_property
         hint = get("INFERENCE_PRECISION_HINT").to_string()
         threads, devices = get("INFERENCE_NUM_THREADS"), list(get("EXECUTION_DEVICES"))
-        asked, got = (self._precision, self._threads, ["CPU"]), (hint, threads, devices)
+        asked, got = (PRECISIONS[self._precision][1], self._threads, ["CPU"]), (hint, threads, devices)
         if asked != got:
             raise DeviceError(f"openvino: asked for precision, threads, devices {asked}, got {got}.")
         kinds = _convolutions(self._compiled)
@@ -125,7 +125,7 @@ class OpenVinoSession(Session):
             "threads": threads,
             "streams": get("NUM_STREAMS"),
             "pinned": get("ENABLE_CPU_PINNING"),
-            "precision": hint,
+            "precision": self._precision,
             "convolutions_int8": sum(kind in ("i8", "u8") for kind in kinds),
             "convolutions_float": sum(kind not in ("i8", "u8") for kind in kinds),
             "convolutions": {kind: kinds.count(kind) for kind in sorted(set(kinds))},
@@ -144,7 +144,7 @@ def _compile(path: str, threads: int, precision: str, count: bool) -> Any:
     settings = {
         "INFERENCE_NUM_THREADS": threads,
         "NUM_STREAMS": 1,
-        "INFERENCE_PRECISION_HINT": precision,
+        "INFERENCE_PRECISION_HINT": PRECISIONS[precision][1],
         # A pinned thread could not leave a core that something else came to use.
         "ENABLE_CPU_PINNING": False,
         "PERF_COUNT": count,

@@ -69,7 +69,7 @@ def test_telemetry_is_off_before_the_library_loads(path: str) -> None:
 
 
 def test_a_precision_it_does_not_execute_is_refused(path: str) -> None:
-    assert onnxruntime.open_session(path, {"precision": "f32"}).engine["precision"] == "f32"
+    assert onnxruntime.open_session(path, {"precision": "float32"}).engine["precision"] == "float32"
     with pytest.raises(DependencyError, match="precision bf16 is not offered by this runtime"):
         onnxruntime.open_session(path, {"precision": "bf16"})
 

@@ -32,7 +32,7 @@ def test_it_computes_what_the_file_says(path: str) -> None:
 
 def test_a_candidate_runs_in_float32_unless_it_asks_for_less(path: str) -> None:
     engine = openvino.open_session(path, {"threads": 2}).engine
-    assert (engine["precision"], engine["threads"], engine["streams"], engine["devices"]) == ("f32", 2, 1, ["CPU"])
+    assert (engine["precision"], engine["threads"], engine["streams"], engine["devices"]) == ("float32", 2, 1, ["CPU"])
     assert engine["convolutions_int8"] + engine["convolutions_float"] == 2
     assert engine["convolutions"].get("f32", 0) == engine["convolutions_float"]
 
@@ -48,10 +48,10 @@ def test_bfloat16_is_executed_where_it_is_offered_and_refused_where_not(path: st
 
 
 def test_a_precision_the_processor_does_not_execute_is_refused(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(openvino, "offers", lambda: ("f32",))
+    monkeypatch.setattr(openvino, "offers", lambda: ("float32",))
     with pytest.raises(DependencyError, match="precision bf16 is not offered by this runtime") as caught:
         openvino.open_session(path, {"precision": "bf16"})
-    assert "choose one of: f32" in str(caught.value)
+    assert "choose one of: float32" in str(caught.value)
 
 
 def test_every_inference_has_its_own_time(path: str) -> None:
