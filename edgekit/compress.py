@@ -22,12 +22,13 @@ from edgekit.data import Data, open_data
 from edgekit.device import Board, detect, open_board
 from edgekit.errors import DependencyError, EdgekitError
 from edgekit.evaluate import outputs_of
+from edgekit.keys import origin_key, step_key
 from edgekit.ledger import COMPRESSING, FLOAT, Ledger, Row
 from edgekit.model import Model, load_model
 from edgekit.profile import Inputs, Profile, profile
 from edgekit.report import write
 from edgekit.report.record import Report
-from edgekit.run import Run, Step, origin_key, step_key
+from edgekit.run import Run, Step
 from edgekit.stages import Context, Stage
 from edgekit.verdict import verdict
 

@@ -7,23 +7,21 @@
         artifacts/           the exported file of every step
         ledger.json  report.html|md|json  bundle/
 
-A step's key is the sha256 of everything that could change its result. A folder of that name that verifies is a finished
-step, in this run or in one beside it; anything doubtful is a miss, never a crash. A step is written in a folder of
-another name, flushed to disk and renamed, so that a killed run leaves either the whole step or nothing.
+A step's folder is named by its key (edgekit/keys.py), the sha256 of all that could change its result. A folder of
+that name that verifies is a finished step, in this run or in one beside it; anything doubtful is a miss, never a crash.
+A step is written in a folder of another name, flushed to disk and renamed, so that a killed run leaves either the whole
+step or nothing.
 """
 
 from __future__ import annotations
 
 import errno
-import hashlib
-import importlib.metadata
 import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -32,25 +30,12 @@ from edgekit.artifact import sha256_of
 from edgekit.errors import EdgekitError, GateError, LockedError, ResourceError
 
 if TYPE_CHECKING:
+    from edgekit.keys import Key
     from edgekit.model import Model
     from edgekit.recipe import Recipe
     from edgekit.stages import Outcome, Stage
 
 SCHEMA = "edgekit.step/1"
-# What of edgekit's own code can change what a stage gives, besides the stage's file.
-CODE = [
-    "channels",
-    "data/*",
-    "evaluate",
-    "losses",
-    "model",
-    "preprocess",
-    "quantizers",
-    "settings",
-    "teacher",
-    "training",
-]
-LIBRARIES = ("torch", "nncf", "torch-pruning", "numpy")
 
 
 @dataclass(frozen=True)
@@ -59,7 +44,7 @@ class Step:
 
     name: str
     kind: str
-    key: str
+    key: Key
     model: Model
     metrics: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
@@ -117,7 +102,7 @@ class Run:
     ) -> None:
         self._lock.release()
 
-    def once(self, stage: Stage, *, key: str, after: Model, make: Callable[[Path], Outcome]) -> Step:
+    def once(self, stage: Stage, *, key: Key, after: Model, make: Callable[[Path], Outcome]) -> Step:
         """The finished step of that key, or what `make` gives when called with a folder of its own.
 
         Raises:
@@ -126,8 +111,8 @@ class Run:
         """
         found = self._find(key)
         if found is not None:
-            return self._read(found, stage)
-        work = self.folder / "steps" / f".{key[:16]}-{os.getpid()}"
+            return self._read(found, stage, key)
+        work = self.folder / "steps" / f".{key.digest[:16]}-{os.getpid()}"
         work.mkdir()
         try:
             started = time.monotonic()
@@ -158,7 +143,8 @@ class Run:
             "schema": SCHEMA,
             "step": step.name,
             "kind": step.kind,
-            "key": step.key,
+            "key": step.key.digest,
+            "parts": dict(step.key.parts),
             "seconds": step.seconds,
             "metrics": dict(step.metrics),
             "notes": list(step.notes),
@@ -168,29 +154,29 @@ class Run:
             _flush(path)
         (work / "stage.json").write_text(json.dumps(record, indent=1))
         _flush(work / "stage.json")
-        work.rename(self.folder / "steps" / step.key)
+        work.rename(self.folder / "steps" / step.key.digest)
         _flush(self.folder / "steps")
 
-    def _find(self, key: str) -> Path | None:
+    def _find(self, key: Key) -> Path | None:
         """A verified folder of that key: here, else brought here from a run beside this one."""
-        own = self.folder / "steps" / key
+        own = self.folder / "steps" / key.digest
         if _verified(own):
             return own
         shutil.rmtree(own, ignore_errors=True)
-        for other in sorted(self.folder.parent.glob(f"*/steps/{key}"), reverse=True):
-            if _verified(other):
-                # A hard link costs no space; a step's files are never written again.
-                shutil.copytree(other, own, copy_function=_link)
-                return own
-        return None
+        other = finished(self.folder.parent, key)
+        if other is None:
+            return None
+        # A hard link costs no space; a step's files are never written again.
+        shutil.copytree(other, own, copy_function=_link)
+        return own
 
-    def _read(self, folder: Path, stage: Stage) -> Step:
+    def _read(self, folder: Path, stage: Stage, key: Key) -> Step:
         from edgekit.model import restore
 
         record = json.loads((folder / "stage.json").read_text())
         model = restore(folder, source_folder=self.recipe.folder)
         notes = tuple(record["notes"])
-        return Step(stage.step, stage.kind, folder.name, model, record["metrics"], notes, record["seconds"], True)
+        return Step(stage.step, stage.kind, key, model, record["metrics"], notes, record["seconds"], True)
 
     def _sweep(self) -> None:
         """Removes what a killed process left behind."""
@@ -199,59 +185,27 @@ class Run:
         (self.folder / "failure.json").unlink(missing_ok=True)
 
 
-def origin_key(recipe: Recipe, fingerprint: str) -> str:
-    """The key of the model as loaded: source, weights, data, seed, libraries."""
-    from edgekit.model import source_hash
-
-    weights = recipe.model.weights
-    return _key(
-        model=recipe.model.model_dump(),
-        source=source_hash(recipe.model.source, recipe.folder),
-        weights=sha256_of(recipe.folder / weights) if weights else None,
-        data=fingerprint,
-        seed=recipe.seed,
-        code=_code_hash(*CODE),
-        libraries=_versions(),
-    )
+def finished(runs: Path, key: Key) -> Path | None:
+    """The newest whole folder of that step, in any run."""
+    found = sorted(runs.glob(f"*/steps/{key.digest}"), reverse=True)
+    return next((folder for folder in found if _verified(folder)), None)
 
 
-def step_key(stage: Stage, recipe: Recipe, before: str) -> str:
-    """The key of a step that follows the one of key `before`."""
-    settings = stage.model_dump(mode="json", exclude={"name"})
-    return _key(
-        stage=stage.kind,
-        settings=settings,
-        sources=_sources(settings, recipe.folder),
-        before=before,
-        goal=[recipe.goal.device, recipe.goal.runtime] if stage.uses_goal else None,
-        code=_code_hash(f"stages/{stage.kind}"),
-    )
+def last_parts(runs: Path, stage: Stage) -> Mapping[str, Any] | None:
+    """The parts of the key under which a step of that name (else of that stage) was last made; None where none was."""
+    records = [_record(path.parent) for path in _newest(runs.glob("*/steps/*/stage.json"))]
+    alike = [one for one in records if one.get("kind") == stage.kind and isinstance(one.get("parts"), dict)]
+    named = [one for one in alike if one.get("step") == stage.step]
+    return next((one["parts"] for one in (*named, *alike)), None)
 
 
-def _sources(settings: Any, folder: Path) -> list[str]:
-    """Hashes of all user files that a stage's settings name."""
-    from edgekit.model import source_hash
-
-    if isinstance(settings, str):
-        return [source_hash(settings, folder)] if ":" in settings else []
-    inner = settings.values() if isinstance(settings, dict) else settings if isinstance(settings, list) else []
-    return [found for value in inner for found in _sources(value, folder)]
-
-
-def _key(**parts: Any) -> str:
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
-@cache
-def _code_hash(*modules: str) -> str:
-    package = Path(__file__).parent
-    files = [path for name in modules for path in sorted(package.glob(f"{name}.py"))]
-    return hashlib.sha256("".join(map(sha256_of, files)).encode()).hexdigest()
-
-
-@cache
-def _versions() -> dict[str, str]:
-    return {name: importlib.metadata.version(name) for name in LIBRARIES}
+def _record(folder: Path) -> dict[str, Any]:
+    """A step's stage.json; empty where it cannot be read."""
+    try:
+        record = json.loads((folder / "stage.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}
 
 
 def _verified(folder: Path) -> bool:
@@ -294,6 +248,10 @@ def _yaml(record: Mapping[str, Any]) -> str:
     stream = io.StringIO()
     YAML(typ="safe", pure=True).dump(dict(record), stream)
     return stream.getvalue()
+
+
+def _newest(paths: Iterable[Path]) -> list[Path]:
+    return sorted(paths, key=lambda path: path.stat().st_mtime, reverse=True)
 
 
 def _text(path: Path) -> str | None:
