@@ -14,7 +14,7 @@ from edgekit import lookup
 from edgekit.artifact import Candidate
 from edgekit.errors import InputError
 from edgekit.profile import doubts
-from edgekit.profile.rounds import Measured, Plan, measure
+from edgekit.profile.rounds import STEADY_S, Measured, Plan, measure
 from edgekit.statistics import Interval, Percentile, percentile, ratio, variation, wilson
 
 if TYPE_CHECKING:
@@ -34,18 +34,20 @@ def profile(
     threads: int = 1,
     rounds: int = 5,
     accuracy: bool = True,
+    warmup_s: float = STEADY_S,
     report: Callable[[str], None] | None = None,
 ) -> list[Profile]:
     """Measures every candidate for `seconds` on the board, in rounds that take turns (A B C A B C ...).
 
     accuracy: also runs all inputs through the opened files, for `outputs`, and for top-1 where there are labels.
+    warmup_s: a shorter warm-up gives times that are only roughly right, and are never said to be steady.
     report:   takes a line of progress at a time.
 
     Raises:
         DependencyError: a runtime is missing on the board, or does not offer the precision asked for.
         DeviceError: a bench process ended, sent something else than an answer, or fell silent.
     """
-    plan = Plan(seconds, scenario, threads, rounds, inputs.by_name(), inputs.preprocess, infer=accuracy)
+    plan = Plan(seconds, scenario, threads, rounds, inputs.by_name(), inputs.preprocess, accuracy, warmup_s)
     with lookup.find("links", board.link).open_link(board.link_settings) as link:
         measured = measure(candidates, board.name, link, plan, report or (lambda line: None))
     return [_profile(one, board.name, inputs, plan) for one in measured]

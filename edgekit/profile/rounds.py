@@ -30,7 +30,10 @@ SLOWER = 20  # an inference may take this many times the warm-up's median before
 
 @dataclass(frozen=True)
 class Plan:
-    """seconds: of one candidate over all rounds. inputs: arrays by name. infer: whether all inputs run for outputs."""
+    """seconds: of one candidate over all rounds. inputs: arrays by name. infer: whether all inputs run for outputs.
+
+    warmup_s: the warm-up ends by then, steady or not, unless `seconds` is longer; below STEADY_S times are rough.
+    """
 
     seconds: float
     scenario: str
@@ -39,6 +42,7 @@ class Plan:
     inputs: Mapping[str, np.ndarray]
     preprocess: Mapping[str, Any] | None
     infer: bool
+    warmup_s: float = STEADY_S
 
 
 @dataclass
@@ -122,9 +126,9 @@ def _put_inputs(link: Link, arrays: Mapping[str, np.ndarray], folder: Path) -> d
 
 
 def _warm_up(subject: Measured, plan: Plan, tell: Callable[[str], None]) -> None:
-    if subject.device.get("energy"):
+    if subject.device.get("energy") and plan.warmup_s >= STEADY_S:  # a rough measurement is too short for energy
         subject.idle = subject.remote.ask("idle", IDLE_S + SLACK_S, seconds=IDLE_S)["window"]
-    cap_s = max(STEADY_S, plan.seconds)
+    cap_s = max(plan.warmup_s, plan.seconds)
     subject.warmup = subject.remote.ask("warmup", cap_s + SLACK_S, cap_s=cap_s)
     steady = "steady" if subject.warmup["steady"] else "not steady"
     tell(f"{subject.candidate.name}: {steady} after {subject.warmup['warmup_s']:.1f} s")
