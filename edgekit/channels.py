@@ -172,13 +172,21 @@ def _gradients_on(net: nn.Module) -> Iterator[None]:
 
 
 def _roots(net: nn.Module, graph: Any) -> list[Group]:
-    """One entry a group: its first layer in the order of the network."""
+    """One entry a group, in the order of the network: its first layer whose outputs these channels are."""
+    order = {module: at for at, module in enumerate(net.modules())}
     names = {module: name for name, module in net.named_modules()}
-    found = []
+    found = {}
     for group in graph.get_all_groups():
-        module = group[0].dep.target.module
-        found.append(Group(names[module], graph.get_out_channels(module)))
-    return found
+        root = group[0]
+        makers = [
+            member.dep.target.module
+            for member in group
+            if member.idxs == root.idxs and graph.is_out_channel_pruning_fn(member.dep.handler)
+        ]
+        layers = [m for m in makers if isinstance(m, nn.modules.conv._ConvNd | nn.Linear)]
+        first = min(layers or [root.dep.target.module], key=order.__getitem__)
+        found[order[first]] = Group(names[first], graph.get_out_channels(first))
+    return [found[at] for at in sorted(found)]
 
 
 def _members(graph: Any, module: nn.Module, channels: Sequence[int]) -> Any:

@@ -7,7 +7,9 @@ with q = clamp(round(x / scale) + zero_point, low, high). The scale is learned (
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import io
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -173,15 +175,16 @@ def replay(net: nn.Module, example: Tensor, edit: Mapping[str, Any]) -> nn.Modul
 def _place(net: nn.Module, batches: Sequence[Tensor], keep_float: Sequence[str]) -> nn.Module:
     nncf = _nncf()
     ignored = [_ignored(net, path) for path in keep_float]
-    quantized: nn.Module = nncf.quantize(
-        copy.deepcopy(net).eval(),
-        nncf.Dataset(batches),
-        preset=nncf.QuantizationPreset.PERFORMANCE,
-        subset_size=len(batches),
-        ignored_scope=nncf.IgnoredScope(patterns=ignored, validate=True) if ignored else None,
-        # Bias correction would compile NNCF's C++ extension.
-        advanced_parameters=nncf.AdvancedQuantizationParameters(disable_bias_correction=True),
-    )
+    with contextlib.redirect_stdout(io.StringIO()):  # its progress bars go to stdout, which is the result's
+        quantized: nn.Module = nncf.quantize(
+            copy.deepcopy(net).eval(),
+            nncf.Dataset(batches),
+            preset=nncf.QuantizationPreset.PERFORMANCE,
+            subset_size=len(batches),
+            ignored_scope=nncf.IgnoredScope(patterns=ignored, validate=True) if ignored else None,
+            # Bias correction would compile NNCF's C++ extension.
+            advanced_parameters=nncf.AdvancedQuantizationParameters(disable_bias_correction=True),
+        )
     return quantized
 
 

@@ -1,110 +1,59 @@
-"""The recipes' networks, quantized and exported for a runtime, and what other tools make of the same networks."""
+"""Small networks that tests share: each has one feature that breaks careless tools."""
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-from types import ModuleType
-from typing import Any
-
-import onnx
 import torch
 from torch import Tensor, nn
 
-from edgekit import quantizers
-from edgekit.exporters import onnx as exporter
-from edgekit.model import Model
-from edgekit.settings import ModelSettings
 
-ROOT = Path(__file__).parent.parent
+class Residual(nn.Module):
+    """Stem, one residual block with BatchNorm, classifier; input [n, 1, 8, 8], 8 channels, 10 classes."""
+
+    def __init__(self, classes: int = 10) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU())
+        self.conv1 = nn.Conv2d(8, 16, 3, padding=1, bias=False)
+        self.norm1 = nn.BatchNorm2d(16)
+        self.conv2 = nn.Conv2d(16, 8, 3, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(8)
+        self.relu = nn.ReLU()
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.classifier = nn.Linear(8, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        y = self.norm2(self.conv2(self.relu(self.norm1(self.conv1(x)))))
+        return self.classifier(torch.flatten(self.pool(self.relu(x + y)), 1))
 
 
-def recipes() -> ModuleType:
-    """recipes/networks.py."""
-    spec = importlib.util.spec_from_file_location("recipe_networks", ROOT / "recipes" / "networks.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+class Grouped(nn.Module):
+    """A depthwise convolution and one in 2 groups."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(1, 8, 3, padding=1)
+        self.depthwise = nn.Conv2d(8, 8, 3, padding=1, groups=8)
+        self.second = nn.Conv2d(8, 12, 1)
+        self.grouped = nn.Conv2d(12, 12, 3, padding=1, groups=2)
+        self.classifier = nn.Linear(12, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.depthwise(torch.relu(self.first(x))))
+        x = torch.relu(self.grouped(torch.relu(self.second(x))))
+        return self.classifier(x.mean(dim=(2, 3)))
 
 
-def small() -> nn.Module:
-    """A residual network with both kinds of skip branch, 16 and 32 channels, 8x8 gray images, BatchNorm not folded."""
-    torch.manual_seed(0)
-    net: nn.Module = recipes().digits_student(10)
-    for module in net.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.running_mean = torch.randn(module.num_features) * 0.1
-            module.running_var = torch.rand(module.num_features) + 0.5
+def realistic(net: nn.Module, seed: int = 0) -> nn.Module:
+    """The network with weights by the seed and BatchNorm statistics as if trained: all different, none trivial."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.3)
+        for module in net.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                assert module.running_mean is not None
+                assert module.running_var is not None
+                module.running_mean.copy_(torch.randn(module.running_mean.shape, generator=generator) * 0.3)
+                module.running_var.copy_(torch.rand(module.running_var.shape, generator=generator) + 0.5)
+                module.weight.copy_(torch.rand(module.weight.shape, generator=generator) + 0.5)
     return net.eval()
-
-
-def images(shape: tuple[int, ...] = (1, 8, 8), count: int = 16) -> Tensor:
-    return torch.rand(count, *shape, generator=torch.Generator().manual_seed(1))
-
-
-def model(net: nn.Module, example: Tensor) -> Model:
-    return Model(ModelSettings(source="python:networks.py:small"), ROOT, net.eval(), example)
-
-
-def quantized(net: nn.Module, batch: Tensor, scheme: str) -> Model:
-    folded, _ = quantizers.fold_batchnorm(net, batch[:1])
-    return model(quantizers.quantize(folded, [batch], quantizers.SCHEMES[scheme])[0], batch[:1])
-
-
-def export_int8(path: Path, scheme: str, net: nn.Module | None = None, batch: Tensor | None = None) -> Path:
-    """Our own int8 export in the scheme of a runtime."""
-    exporter.export(quantized(net or small(), images() if batch is None else batch, scheme), path)
-    return path
-
-
-def export_float(path: Path, net: nn.Module | None = None, example: Tensor | None = None) -> Path:
-    exporter.export(model(net or small(), images()[:1] if example is None else example), path)
-    return path
-
-
-def export_with_batchnorm(path: Path, net: nn.Module | None = None, example: Tensor | None = None) -> Path:
-    """The network as an exporter without optimizations writes it: BatchNormalization as nodes of their own."""
-    with exporter._quiet(), torch.no_grad():
-        given = images()[:1] if example is None else example
-        program = torch.onnx.export(
-            net or small(),
-            (given,),
-            dynamo=True,
-            optimize=False,
-            opset_version=18,
-            input_names=["input"],
-            verbose=False,
-        )
-    assert program is not None
-    onnx.save(program.model_proto, path)
-    return path
-
-
-def export_nncf(path: Path) -> Path:
-    """What NNCF's MIXED preset makes of a network whose BatchNorm is not folded."""
-    nncf: Any = quantizers._nncf()
-    float_model = onnx.load(export_with_batchnorm(path))
-    data = nncf.Dataset([{"input": image[None].numpy()} for image in images()])
-    settings = nncf.AdvancedQuantizationParameters(disable_bias_correction=True)  # it fails where there is no bias
-    mixed = nncf.QuantizationPreset.MIXED
-    onnx.save(nncf.quantize(float_model, data, preset=mixed, subset_size=16, advanced_parameters=settings), path)
-    return path
-
-
-def export_onnxruntime_default(path: Path) -> Path:
-    """What onnxruntime's static quantization makes by default: uint8 or int8, int32 biases behind DequantizeLinear."""
-    from onnxruntime.quantization import CalibrationDataReader, quantize_static
-
-    class Reader(CalibrationDataReader):  # type: ignore[misc]
-        def __init__(self) -> None:
-            self.rest = iter(images())
-
-        def get_next(self) -> Any:
-            image = next(self.rest, None)
-            return None if image is None else {"input": image[None].numpy()}
-
-    plain = export_float(path.with_suffix(".float.onnx"))
-    quantize_static(str(plain), str(path), Reader())
-    return path

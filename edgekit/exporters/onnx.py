@@ -115,14 +115,12 @@ def _round_weights(proto: Any) -> None:
         weight, scale, zero = (numpy_helper.to_array(constants[name]) for name in node.input)
         axis = next((a.i for a in node.attribute if a.name == "axis"), 1)
         shape = [-1 if d == axis else 1 for d in range(weight.ndim)]
-        levels = np.rint(weight / scale.reshape(shape)) + zero.reshape(shape)
+        # times the inverse, as torch's fake quantization does it: a quotient would round some halves the other way
+        levels = np.rint(weight * (np.float32(1) / scale).reshape(shape)) + zero.reshape(shape)
         limits = np.iinfo(zero.dtype)
         rounded = np.clip(levels, limits.min, limits.max).astype(zero.dtype)
         graph.initializer.append(numpy_helper.from_array(rounded, node.output[0]))
         graph.node.remove(node)
-    used = {name for node in graph.node for name in node.input}
-    for one in [i for i in graph.initializer if i.name not in used]:
-        graph.initializer.remove(one)
 
 
 def _pool_globally(proto: Any) -> None:
@@ -143,12 +141,15 @@ def _pool_globally(proto: Any) -> None:
 
 
 def _strip(proto: Any) -> None:
-    """Leaves out what no runtime reads: the exporter's remarks (with paths of this machine) and inferred shapes.
+    """Leaves out what no runtime reads: the exporter's remarks (with paths of this machine), inferred shapes, constants
 
-    A small network's file would be mostly that.
+    that nothing uses any more. A small network's file would be mostly that.
     """
     graph = proto.graph
     del graph.value_info[:]
+    used = {name for node in graph.node for name in node.input}
+    for one in [i for i in graph.initializer if i.name not in used]:
+        graph.initializer.remove(one)
     for part in (proto, graph, *graph.node, *graph.initializer, *graph.input, *graph.output):
         del part.metadata_props[:]
         part.ClearField("doc_string")
