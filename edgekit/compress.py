@@ -93,6 +93,7 @@ def _runtime_is_there(recipe: Recipe) -> None:
 def _origin(job: Job) -> Step:
     """The model as the recipe names it, before any stage; not saved, since its source builds it again."""
     model = load_model(job.recipe.model, folder=job.recipe.folder, shape=job.data.input_shape, seed=job.recipe.seed)
+    job.notes += model.notes
     return Step("original", "original", origin_key(job.recipe, job.data.fingerprint), model)
 
 

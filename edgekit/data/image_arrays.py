@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgekit import user_code
 from edgekit.data.image_folder import resolve
 from edgekit.data.image_set import ImageSet, Source
 from edgekit.errors import InputError
@@ -68,7 +68,7 @@ def python(settings: DataSettings, folder: Path) -> Source:
         InputError: the file or the function is missing, or what it returned has another form.
     """
     _no_paths(settings)
-    given = _run(settings.source, folder)
+    given = user_code.call(settings.source, folder, field="data.source")
     if not isinstance(given, Mapping) or not {"train"} <= set(given) <= {"train", "validation", "test", "class_names"}:
         found = sorted(map(str, given)) if isinstance(given, Mapping) else type(given).__name__
         raise InputError(
@@ -153,25 +153,3 @@ def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
             why=f"{type(error).__name__}: {error}",
             next="write it with numpy.savez(path, images=uint8 array, labels=integer array)",
         ) from error
-
-
-def _run(source: str, folder: Path) -> Any:
-    """What the user's function of `python:file.py:function` returns."""
-    file, _, name = source.removeprefix("python:").rpartition(":")
-    path = folder / file
-    if not file or not path.is_file():
-        raise InputError(
-            f"data.source: {path}: not found", next="write `python:file.py:function`, file beside the recipe"
-        )
-    spec = importlib.util.spec_from_file_location(f"edgekit_user_{path.stem}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-        function = getattr(module, name, None)
-        if callable(function):
-            return function()
-    except Exception as error:
-        raise InputError(f"data.source: {source} failed", why=f"{type(error).__name__}: {error}") from error
-    raise InputError(f"data.source: {path}: has no function '{name}'", next=f"define `def {name}():` there")
