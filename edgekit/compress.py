@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ from edgekit.artifact import Artifact, Candidate
 from edgekit.bundle import GOLDEN, write_bundle
 from edgekit.data import Data, open_data
 from edgekit.device import Board, detect, open_board
-from edgekit.errors import DependencyError, EdgekitError
+from edgekit.errors import DependencyError, EdgekitError, InputError, did_you_mean
 from edgekit.evaluate import outputs_of
 from edgekit.keys import origin_key, step_key
 from edgekit.ledger import COMPRESSING, FLOAT, Ledger, Row
@@ -36,12 +36,15 @@ if TYPE_CHECKING:
     from edgekit.progress import Progress
     from edgekit.recipe import Recipe
 
-QUICK_S = 1.0  # how long a step is measured on its way; the final profile takes the recipe's seconds
+QUICK_S = 1.0  # how long a step is measured on its way
 
 
 @dataclass
 class Job:
-    """What one run of a recipe works with, and what it has so far."""
+    """What one run of a recipe works with, and what it has so far.
+
+    brief: how a file is measured on its way (arguments of `profile`); the final profile takes the recipe's seconds.
+    """
 
     recipe: Recipe
     run: Run
@@ -49,6 +52,7 @@ class Job:
     boards: list[Board]
     progress: Progress
     inputs: Inputs
+    brief: Mapping[str, Any] = field(default_factory=lambda: {"seconds": QUICK_S})
     ledger: Ledger = field(default_factory=Ledger)
     steps: list[Step] = field(default_factory=list)
     artifacts: dict[str, Artifact] = field(default_factory=dict)
@@ -62,20 +66,11 @@ def compress(recipe: Recipe, *, runs: Path, progress: Progress) -> Report:
     Raises:
         EdgekitError: whatever goes wrong, with what was kept; the same command goes on from there.
     """
-    boards = [open_board(name, folder=recipe.folder) for name in recipe.boards()]
-    _runtime_is_there(recipe)
-    data = open_data(recipe.data, folder=recipe.folder, seed=recipe.seed)
+    boards, data = opened(recipe)
     with Run.open(recipe, runs) as run:
-        job = Job(recipe, run, data, boards, progress, _inputs(data), notes=list(data.notes))
+        job = Job(recipe, run, data, boards, progress, inputs_of(data), notes=list(data.notes))
         try:
-            job.steps.append(_origin(job))
-            if recipe.stages[0].kind in COMPRESSING:
-                job.ledger.add(_row(job, job.steps[0]))  # what was given is the baseline
-            for number, stage in enumerate(recipe.stages, start=1):
-                progress.stage(number, len(recipe.stages), stage.step)
-                job.steps.append(_step(job, stage))
-                progress.done(job.steps[-1].seconds, cached=job.steps[-1].cached)
-                job.ledger.add(_row(job, job.steps[-1]))
+            take_steps(job)
             return _finish(job, _profile_all(job))
         except EdgekitError as error:
             error.kept = error.kept or f"every finished step, in {run.folder}"
@@ -83,11 +78,46 @@ def compress(recipe: Recipe, *, runs: Path, progress: Progress) -> Report:
             raise
 
 
-def _runtime_is_there(recipe: Recipe) -> None:
-    """A goal that cannot be measured is refused before time is spent."""
-    reason = lookup.find("runtimes", recipe.goal.runtime).missing()
+def opened(recipe: Recipe) -> tuple[list[Board], Data]:
+    """The boards, the goal's first, and the data: what can be refused before time is spent is refused here."""
+    boards = [open_board(name, folder=recipe.folder) for name in recipe.boards()]
+    _goal_can_be_measured(recipe, boards[0])
+    _exports_are_read(recipe, boards)
+    return boards, open_data(recipe.data, folder=recipe.folder, seed=recipe.seed)
+
+
+def take_steps(job: Job) -> None:
+    """Every step, found or made, and the file of each on the goal's board."""
+    job.steps.append(_origin(job))
+    stages = job.recipe.stages
+    if not stages or stages[0].kind in COMPRESSING:
+        job.ledger.add(_row(job, job.steps[0]))  # what was given is the baseline
+    for number, stage in enumerate(stages, start=1):
+        job.progress.stage(number, len(stages), stage.step)
+        job.steps.append(_step(job, stage))
+        job.progress.done(job.steps[-1].seconds, cached=job.steps[-1].cached)
+        job.ledger.add(_row(job, job.steps[-1]))
+
+
+def _goal_can_be_measured(recipe: Recipe, board: Board) -> None:
+    runtime = recipe.goal.runtime
+    if runtime not in board.device.runtimes:
+        near = did_you_mean(runtime, board.device.runtimes)
+        raise InputError(f"goal.runtime: {board.name} has no runtime '{runtime}'." + near)
+    reason = lookup.find("runtimes", runtime).missing() if board.link == "local" else None
     if reason:
-        raise DependencyError(f"goal.runtime: {reason}")
+        raise DependencyError(f"goal.runtime: {reason}", next="edgekit doctor")
+
+
+def _exports_are_read(recipe: Recipe, boards: list[Board]) -> None:
+    known = {runtime for board in boards for runtime in board.device.runtimes}
+    for name in recipe.export:
+        readers = lookup.find("exporters", name).runtimes
+        if not known & set(readers):
+            raise InputError(
+                f"export: no board of this recipe ({', '.join(board.name for board in boards)}) reads {name} files",
+                next=f"remove it, or profile a device that has {' or '.join(readers)}",
+            )
 
 
 def _origin(job: Job) -> Step:
@@ -120,7 +150,7 @@ def _context(job: Job, work: Path) -> Context:
 
     def measure_ms(model: Model) -> float:
         candidate = Candidate("measured", _export(job, model, work / "measured.onnx"), recipe.goal.runtime)
-        measured = profile([candidate], job.boards[0], job.inputs, seconds=QUICK_S, rounds=1, accuracy=False)[0]
+        measured = profile([candidate], job.boards[0], job.inputs, rounds=1, accuracy=False, **job.brief)[0]
         return float(np.median(measured.samples_ms))
 
     return Context(work, recipe.seed, job.progress, earlier, load, measure_ms, recipe.goal, job.boards[0])
@@ -136,7 +166,7 @@ def _row(job: Job, step: Step) -> Row:
     artifact = _export(job, step.model, job.run.folder / "artifacts" / f"{step.name}.onnx")
     job.artifacts[step.name] = artifact
     candidate = Candidate(step.name, artifact, job.recipe.goal.runtime)
-    measured = profile([candidate], job.boards[0], job.inputs, seconds=QUICK_S, rounds=1)[0]
+    measured = profile([candidate], job.boards[0], job.inputs, rounds=1, **job.brief)[0]
     expected = outputs_of(step.model.net, job.data.test, job.data.preprocess)
     got = next(iter(measured.outputs.values()))
     agreed = parity.check(step.name, expected, got, quantized=artifact.precision == "int8")
@@ -227,7 +257,8 @@ def _facts(job: Job, *, bundled: bool) -> dict[str, Any]:
     }
 
 
-def _inputs(data: Data) -> Inputs:
+def inputs_of(data: Data) -> Inputs:
+    """All test images, as they are fed to files."""
     images = data.test.images(np.arange(len(data.test)))
     return Inputs(images, data.test.labels, data.preprocess.as_dict())
 

@@ -52,7 +52,10 @@ class Arithmetic:
 
 @dataclass(frozen=True)
 class Trained:
-    """What training did. accuracy: share of the validation images that are right, by the network as it stands."""
+    """What training did. accuracy: share of the validation images that are right, by the network as it stands.
+
+    images_per_s: of the training itself, without validation.
+    """
 
     epochs: int
     loss: float
@@ -121,9 +124,10 @@ class _Loop:
         self.average = copy.deepcopy(net) if settings.ema else None
 
     def all_epochs(self) -> Trained:
-        started, retries, epoch, mean, accuracy = time.monotonic(), 0, 0, math.nan, math.nan
+        seconds, retries, epoch, mean, accuracy = 0.0, 0, 0, math.nan, math.nan
         good = self._state()
         while epoch < self.settings.epochs:
+            started = time.monotonic()
             mean = self._epoch(epoch)
             if not math.isfinite(mean):
                 if retries == RETRIES:
@@ -133,14 +137,14 @@ class _Loop:
                 self._restore(good)
                 self.progress.note(f"the loss is not finite: back to the last good epoch, rate x{self.rate:g}")
                 continue
+            seconds += time.monotonic() - started
             good = self._state()
             epoch += 1
             accuracy = self._validate()
             self.progress.epoch(epoch, self.settings.epochs, loss=mean, accuracy=accuracy)
         if self.average is not None:
             self.net.load_state_dict(self.average.state_dict())
-        images = self.settings.epochs * len(self.data.train)
-        speed = images / (time.monotonic() - started)
+        speed = self.settings.epochs * len(self.data.train) / seconds
         return Trained(self.settings.epochs, mean, accuracy, speed, str(self.arithmetic), retries)
 
     def _epoch(self, epoch: int) -> float:
