@@ -94,6 +94,33 @@ def verify(
 
 
 @app.command()
+def lint(
+    file: Annotated[
+        Path, typer.Argument(help="An ONNX model, or TensorRT's layer information (JSON).", show_default=False)
+    ],
+    runtime: Annotated[str, typer.Option("--for", metavar="RUNTIME", help="tensorrt, onnxruntime or openvino.")] = "",
+    version: Annotated[str | None, typer.Option("--at", metavar="VERSION", help="Of the runtime; the newest.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Name every place where a fusion will break or int8 falls back to float, what it costs and how to mend it."""
+    with _guard(as_json):
+        if file.suffix == ".json":
+            from edgekit.lint.layers import lint_layers
+
+            _result(lint_layers(file).as_dict(), as_json)
+            return
+        from edgekit.lint import lint as lint_model
+
+        findings = lint_model(file, runtime, version)
+        if as_json:
+            typer.echo(json.dumps({"file": str(file), "findings": [finding.as_dict() for finding in findings]}))
+        else:
+            typer.echo("\n".join(map(str, findings)) or f"{file}: nothing to mend for {runtime}")
+        if any(finding.severity == "error" for finding in findings):
+            raise typer.Exit(GateError.exit_code)
+
+
+@app.command()
 def schema() -> None:
     """Print the JSON Schema of recipes, for completion in an editor."""
     with _guard(as_json=False):
