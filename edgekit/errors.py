@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass
-from typing import Dict, Iterable, Optional, Sequence
+from typing import Any, Dict, Iterable, Mapping, Optional, Sequence
 
 
 class EdgekitError(Exception):
@@ -138,6 +138,15 @@ class Interrupted(EdgekitError):
     def __init__(self, what: str, *, signal: int = 2, **parts: Optional[str]):
         super().__init__(what, **parts)
         self.exit_code = 128 + signal
+
+
+def error_of(record: Mapping[str, Any], who: str) -> EdgekitError:
+    """The error that another process sent as `as_dict`, in its class; whom it came from stands first."""
+    kind = globals().get(str(record.get("error")))
+    if not (isinstance(kind, type) and issubclass(kind, EdgekitError)) or kind is RecipeError:
+        kind = DeviceError
+    parts = {name: None if record.get(name) is None else str(record[name]) for name in ("why", "next")}
+    return kind(f"{who}: {record.get('what')}", **parts)
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
