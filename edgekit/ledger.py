@@ -76,6 +76,7 @@ class Final:
     scenario: str = "single-stream"
     scope: str = "host"
     batch: int = 1
+    streams: int = 1
     threads: int = 1
     input_kind: str = "test set"
     steady: bool = True
@@ -179,7 +180,7 @@ def paired_ratio(a_ms: tuple[float, ...], b_ms: tuple[float, ...]) -> Interval |
 
 
 def _comparable(a: Profile, b: Profile) -> bool:
-    keys = ("board", "scenario", "scope", "batch", "threads")
+    keys = ("board", "scenario", "scope", "batch", "streams", "threads")
     return a.candidate.runtime == b.candidate.runtime and all(getattr(a, key) == getattr(b, key) for key in keys)
 
 
@@ -201,7 +202,7 @@ def _speedup(profile: Profile, other: Profile | None) -> Interval | None:
 def _measured(profile: Profile) -> dict[str, Any]:
     """What a Final takes from the profile as it is."""
     candidate = profile.candidate
-    same = "board accuracy scenario scope batch threads input_kind steady energy device engine deadline thermal"
+    same = "board accuracy scenario scope batch streams threads input_kind steady energy device engine deadline thermal"
     return {
         "name": candidate.name,
         "step": candidate.label,

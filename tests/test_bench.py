@@ -17,17 +17,16 @@ import pytest
 
 from edgekit.artifact import TensorSpec
 from edgekit.bench import agent as bench
-from edgekit.bench import telemetry
-from edgekit.bench.agent import Bench, Clock, camera
+from edgekit.bench import loads, telemetry
+from edgekit.bench.agent import Bench
+from edgekit.bench.energy import Meter, nvml, rapl
+from edgekit.bench.loads import Clock, Saturation, camera, find_saturation, parse, saturate
 from edgekit.bench.samples import Samples
 from edgekit.errors import DependencyError, InputError, UsageError
 from edgekit.links.local import open_link
-from edgekit.profile import doubts
 from edgekit.profile.remote import Remote
 from edgekit.runtimes.null import NullSession
 from tests import tiny_onnx
-
-BUSY = "while True: pass"
 
 
 class SteppedClock(Clock):
@@ -104,6 +103,11 @@ def test_a_steady_board_is_warm_after_three_windows(tmp_path: Path, monkeypatch:
     assert got == {"steady": True, "warmup_s": pytest.approx(3.0), "medians_ms": [10, 10, 10]}
 
 
+def test_a_quick_run_is_warm_after_three_short_windows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    got = _open_null(SteppedClock(), lambda: 10.0, tmp_path, monkeypatch).warmup(cap_s=1, window_s=0.2)
+    assert (got["steady"], got["warmup_s"]) == (True, pytest.approx(3 * 0.2))
+
+
 def test_a_board_that_never_becomes_steady_says_so_at_the_cap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = SteppedClock()
     # 4 % slower with every second that passes.
@@ -128,16 +132,35 @@ def test_offline_takes_the_batch_with_the_most_samples_a_second(
             return {}
 
     opened = _open(Batched(sleep=clock.sleep, clock=clock.now_ns), clock, tmp_path, monkeypatch)
-    got = opened.measure(14.0, "offline")
+    started_ns, first = clock.ns, opened.measure(14.0, "offline")
     # Batch 8: 8 samples in 16 ms = 500/s; batch 4: 333/s; batch 16: 95/s.
-    assert (got["batch"], got["per_s"]) == (8, pytest.approx(500))
+    assert (first["batch"], first["streams"], first["samples_ms"][0]) == (8, 1, 16)
+    assert len(first["samples_ms"]) * 0.016 == pytest.approx(14, rel=0.01)  # finding the batch is not measured
+    assert clock.ns - started_ns > 1.4 * 14e9
+    started_ns = clock.ns
+    opened.measure(14.0, "offline")
+    assert clock.ns - started_ns < 1.1 * 14e9  # found once: the rounds of one candidate are alike
+
+
+def test_offline_takes_the_streams_that_give_the_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fake_load(sessions: Any, feeds: Any, clock: Any, seconds: float) -> list[float]:
+        clock.sleep(1.0)
+        return [1.0] * {1: 100, 2: 190, 4: 150}[len(sessions)]  # four streams stand in one another's way
+
+    monkeypatch.setattr(loads, "saturate", fake_load)
+    found = find_saturation(lambda n: [NullSession()] * n, lambda batch: {}, SteppedClock(), 1.0, [1], most_streams=5)
+    assert found == Saturation(batch=1, streams=2)
+
+
+def test_streams_run_at_once() -> None:
+    samples_ms = saturate([NullSession(20), NullSession(20)], {}, Clock(), 0.1)
+    assert len(samples_ms) >= 6  # 5 each; one stream alone would give 5
 
 
 @pytest.mark.parametrize("scenario", ["camera", "camera@", "camera@0", "camera@fast", "multi-stream", ""])
-def test_an_unknown_scenario_is_refused(scenario: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    opened = _open_null(SteppedClock(), lambda: 1.0, tmp_path, monkeypatch)
+def test_an_unknown_scenario_is_refused(scenario: str) -> None:
     with pytest.raises(InputError, match="unknown") as caught:
-        opened.measure(0.01, scenario)
+        parse(scenario)
     assert "camera@30" in str(caught.value)
 
 
@@ -164,12 +187,61 @@ def test_images_are_normalised_on_the_board(tmp_path: Path) -> None:
     assert values == pytest.approx((1 - 0.5) / 0.25)
 
 
+def test_images_of_another_size_are_resampled_on_the_board(tmp_path: Path) -> None:
+    from edgekit.preprocess import Preprocess
+
+    images = np.zeros((1, 4, 4, 1), np.uint8)
+    images[:, :, 2:] = 200
+    np.save(tmp_path / "images.npy", images)
+    session = NullSession()
+    session.inputs = (TensorSpec("x", "float32", (1, 1, 2, 2)),)
+    preprocess = Preprocess(size=(2, 2), mean=(0,), std=(1,), colour="gray", filter="box").as_dict()
+    values = Samples(session, {"": str(tmp_path / "images.npy")}, preprocess).feeds(0)["x"]
+    assert values[0, 0] == pytest.approx(np.array([[0, 200 / 255]] * 2))
+
+
+def test_end_to_end_times_the_preprocessing_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = SteppedClock()
+    session = null_session(clock, 5)
+    session.inputs = (TensorSpec("x", "float32", (1, 1, 2, 2)),)
+    plain = Samples.feeds
+
+    def slow_feeds(self: Samples, index: int, batch: int = 1) -> Any:
+        clock.sleep(0.003)
+        return plain(self, index, batch)
+
+    monkeypatch.setattr(Samples, "feeds", slow_feeds)
+    np.save(tmp_path / "x.npy", np.zeros((4, 2, 2, 1), np.uint8))
+    monkeypatch.setattr("edgekit.runtimes.null.open_session", lambda path, options: session)
+    preprocess = {"size": [2, 2], "mean": [0.0], "std": [1.0], "colour": "gray"}
+    medians_ms = []
+    for scope in ("host", "e2e"):
+        opened = Bench(clock)
+        opened.open("", "null", {}, {"x": str(tmp_path / "x.npy")}, preprocess, scope=scope)
+        medians_ms.append(opened.warmup(1, 0.1)["medians_ms"][-1])
+        opened.end()
+    assert medians_ms == [5, 3 + 5]
+
+
+def test_end_to_end_without_preprocessing_is_refused(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.zeros((4, 2), np.float32))
+    opened = Bench(SteppedClock())
+    with pytest.raises(InputError, match="go through no preprocessing"):
+        opened.open("", "null", {}, {"x": str(tmp_path / "x.npy")}, scope="e2e")
+    opened.end()
+
+
 def test_values_of_another_type_than_the_file_wants_are_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.zeros((5, 1)))
     session = NullSession()
     session.inputs = (TensorSpec("x", "float32", (1, 1)),)
     with pytest.raises(InputError, match="wants float32, the values given are float64"):
         Samples(session, {"x": str(tmp_path / "x.npy")}, None)
+    np.save(tmp_path / "wide.npy", np.zeros((5, 2), np.float32))
+    with pytest.raises(InputError, match=r"input 'x': the file wants \[1, 1\], got \[1, 2\]"):
+        Samples(session, {"x": str(tmp_path / "wide.npy")}, None)
+    with pytest.raises(InputError, match=r"the file has no input 'xs'\. Did you mean 'x'"):
+        Samples(session, {name: str(tmp_path / "x.npy") for name in ("x", "xs")}, None)
     with pytest.raises(InputError, match="input 'x' of the file is given no values"):
         Samples(session, {"other": str(tmp_path / "x.npy")}, None)
 
@@ -177,7 +249,7 @@ def test_values_of_another_type_than_the_file_wants_are_refused(tmp_path: Path) 
 def test_wrong_requests_are_answered_and_the_next_one_is_served(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    requests = ["not json", '{"request": "mesure"}', '{"request": "measure", "seconds": 1}', '{"request": "close"}']
+    requests = ["not json", '{"request": "mesure"}', '{"request": "measure", "seconds": 1}', '{"request": "hello"}']
     answers = io.StringIO()
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     opened = Bench(SteppedClock())
@@ -187,14 +259,18 @@ def test_wrong_requests_are_answered_and_the_next_one_is_served(
     assert (first["ok"], first["error"]) == (False, "DeviceError")
     assert (second["error"], "Did you mean 'measure'?" in second["what"]) == ("UsageError", True)
     assert (third["error"], "no session is open" in third["what"]) == ("UsageError", True)
-    assert last == {"ok": True}
+    assert (last["ok"], last["scratch"].startswith(str(tmp_path))) == (True, True)
 
 
 def test_the_harness_costs_less_than_5_us_an_inference(tmp_path: Path, remote: Remote) -> None:
     np.save(tmp_path / "x.npy", np.zeros((10, 1), np.float32))
     remote.ask("open", 60, path="", runtime="null", options={}, inputs={"x": str(tmp_path / "x.npy")})
-    samples_ms = remote.ask("measure", 60, seconds=0.3)["samples_ms"]
-    assert 0 < float(np.median(samples_ms)) < 0.005
+    measured = [remote.ask("measure", 60, seconds=0.1) for _ in range(5)]
+    in_a_sample_ms = min(float(np.median(one["samples_ms"])) for one in measured)
+    between_samples_ms = min(1e3 * one["window"]["window_s"] / len(one["samples_ms"]) for one in measured)
+    # The quietest of five, since others may use this machine. What lies between samples never reaches a latency.
+    assert 0 < in_a_sample_ms < 0.005
+    assert between_samples_ms < 0.010
 
 
 def test_a_real_file_is_opened_loaded_and_run_and_nothing_is_left_behind(tmp_path: Path, remote: Remote) -> None:
@@ -246,7 +322,8 @@ def test_the_closure_is_standard_library_and_numpy_and_parses_as_python_3_8() ->
     listing = """
 import json, sys
 before = set(sys.modules)
-import edgekit.bench, edgekit.preprocess, edgekit.runtimes.onnxruntime, edgekit.runtimes.openvino, edgekit.runtimes.null
+import edgekit.bench.agent, edgekit.preprocess
+import edgekit.runtimes.onnxruntime, edgekit.runtimes.openvino, edgekit.runtimes.null
 tops = {name.partition(".")[0] for name in set(sys.modules) - before}
 mine = [m.__file__ for name, m in sys.modules.items() if name.partition(".")[0] == "edgekit"]
 print(json.dumps([sorted(tops - sys.stdlib_module_names), mine]))
@@ -258,43 +335,35 @@ print(json.dumps([sorted(tops - sys.stdlib_module_names), mine]))
         ast.parse(Path(file).read_text(encoding="utf-8"), file, feature_version=(3, 8))
 
 
-def test_a_busy_process_on_the_same_core_makes_a_window_doubtful(tmp_path: Path) -> None:
+def test_a_process_stays_on_the_cores_it_is_given(tmp_path: Path, remote: Remote) -> None:
     np.save(tmp_path / "x.npy", np.zeros((1, 1), np.float32))
-    cores = os.sched_getaffinity(0)
-    core = {max(cores)}
-    os.sched_setaffinity(0, core)  # both children inherit it
-    try:
-        busy = subprocess.Popen([sys.executable, "-c", BUSY])
-        process = open_link({}).bench()
-    finally:
-        os.sched_setaffinity(0, cores)
-    remote = Remote(process, "here")
-    try:
-        remote.ask("open", 60, path="", runtime="null", options={}, inputs={"x": str(tmp_path / "x.npy")})
-        window = remote.ask("measure", 60, seconds=0.5)["window"]
-    finally:
-        busy.kill()
-        busy.wait()
-        remote.close()
-    assert window["waited"] > 0.2  # two share one core
-    assert any("kept off its core" in reason for reason in doubts.of_windows([window]))
+    fields = {"path": "", "runtime": "null", "options": {}, "inputs": {"x": str(tmp_path / "x.npy")}}
+    last = max(os.sched_getaffinity(0))
+    with pytest.raises(InputError, match=r"cores: \[9999\] cannot be had, this process has"):
+        remote.ask("open", 60, **fields, cores=[9999])
+    assert remote.ask("open", 60, **fields, cores=[last])["engine"]["cores"] == [last]
 
 
 def test_a_window_is_the_difference_of_two_readings(tmp_path: Path) -> None:
-    before = telemetry.Reading(at_s=10, busy_s=100, own_s=3, waited_s=0.5, throttles=1, energy_j=90, energy_range_j=100)
-    after = telemetry.Reading(at_s=12, busy_s=105, own_s=5, waited_s=0.6, throttles=4, energy_j=30, energy_range_j=100)
-    window = telemetry.between(before, after)
+    before = telemetry.Reading(at_s=10, busy_s=100, own_s=3, waited_s=0.5, throttles=1, energy_j=(90, 7))
+    after = telemetry.Reading(at_s=12, busy_s=105, own_s=5, waited_s=0.6, throttles=4, energy_j=(30, 9))
+    window = telemetry.between(before, after, Meter(wraps_j=(100, 50)))
+    assert (window["ended_s"], window["window_s"]) == (12, 2)
     assert window["other_cores"] == (5 - 2) / 2
     assert window["waited"] == pytest.approx(0.1 / 2)
     assert window["throttles"] == 3
-    assert window["energy_j"] == 100 - 90 + 30  # the counter wrapped
+    assert window["energy_j"] == (100 - 90 + 30) + (9 - 7)  # the first counter wrapped
 
 
 def test_what_a_board_does_not_tell_is_none(tmp_path: Path) -> None:
-    window = telemetry.between(telemetry.read(tmp_path), telemetry.read(tmp_path))
+    meter = rapl(tmp_path)
+    window = telemetry.between(telemetry.read(meter, tmp_path), telemetry.read(meter, tmp_path), meter)
     unknown = ["other_cores", "waited", "mhz", "throttles", "energy_j"]
     assert [window[name] for name in unknown] == [None] * len(unknown)
     assert window["temperature_c"] == [None, None]
+    assert telemetry.peak_memory_bytes(tmp_path) is None
+    assert meter.reason is not None
+    assert "no RAPL" in meter.reason
 
 
 def test_readings_come_from_linux_files(tmp_path: Path) -> None:
@@ -304,17 +373,67 @@ def test_readings_come_from_linux_files(tmp_path: Path) -> None:
         "sys/devices/system/cpu/cpu1/cpufreq/scaling_cur_freq": "2400000\n",
         "sys/devices/system/cpu/cpu0/thermal_throttle/core_throttle_count": "2\n",
         "sys/class/thermal/thermal_zone0/temp": "48500\n",
-        "sys/class/powercap/intel-rapl:0/energy_uj": "7000000\n",
-        "sys/class/powercap/intel-rapl:1/energy_uj": "5000000\n",
-        "sys/class/powercap/intel-rapl:0:0/energy_uj": "999000000\n",
+        "proc/self/status": "VmPeak:  99 kB\nVmHWM:  2000 kB\n",
     }
-    for name, text in files.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text)
-    reading = telemetry.read(tmp_path)
+    write(tmp_path, files)
+    reading = telemetry.read(Meter(), tmp_path)
     assert reading.busy_s == 2.0  # (100 + 50 + 3 + 2 + 45) ticks of 1/100 s: idle and waiting for disks do not count
     assert (reading.mhz, reading.throttles, reading.temperature_c) == (2400, 2, 48.5)
-    assert reading.energy_j == 12  # two packages; a part of one is not added again
+    assert telemetry.peak_memory_bytes(tmp_path) == 2000 * 1024
+
+
+def test_whole_packages_are_counted_and_their_parts_are_not(tmp_path: Path) -> None:
+    files = {
+        "intel-rapl:0/energy_uj": "7000000\n",
+        "intel-rapl:0/max_energy_range_uj": "60000000\n",
+        "intel-rapl:1/energy_uj": "5000000\n",
+        "intel-rapl:1/max_energy_range_uj": "60000000\n",
+        "intel-rapl:0:0/energy_uj": "999000000\n",
+    }
+    write(tmp_path / "sys/class/powercap", files)
+    meter = rapl(tmp_path)
+    assert (meter.rail, meter.read()) == ("RAPL package", (7, 5))
+    assert meter.used_j((7, 5), (8, 4)) == 1 + (60 - 5 + 4)
+    (tmp_path / "sys/class/powercap/intel-rapl:1/energy_uj").unlink()
+    assert meter.read() is None  # one package alone would be a wrong number
+    assert rapl(tmp_path).reason is not None
+
+
+def test_a_gpus_counter_is_read_through_the_drivers_library() -> None:
+    class Library:
+        """What libnvidia-ml answers: 0 is success; the counter stands at 1.5 J, then 4 J."""
+
+        millijoules = iter([1500, 1500, 4000])
+
+        def nvmlInit_v2(self) -> int:  # noqa: N802
+            return 0
+
+        def nvmlDeviceGetHandleByIndex_v2(self, index: int, device: Any) -> int:  # noqa: N802
+            return 0 if index == 0 else 2
+
+        def nvmlDeviceGetTotalEnergyConsumption(self, device: Any, out: Any) -> int:  # noqa: N802
+            out._obj.value = next(self.millijoules)
+            return 0
+
+    meter = nvml(0, load=lambda name: Library())
+    assert meter.rail == "GPU board (NVML)"
+    assert meter.used_j(meter.read(), meter.read()) == 2.5
+    assert nvml(1, load=lambda name: Library()).reason == "NVML gives no GPU 1"
+
+
+def test_a_machine_without_nvidias_library_says_so() -> None:
+    def absent(name: str) -> None:
+        raise OSError("cannot open shared object file")
+
+    meter = nvml(0, load=absent)
+    assert (meter.rail, meter.read()) == (None, None)
+    assert meter.reason == "NVIDIA's management library is not installed (libnvidia-ml.so.1)"
+
+
+def write(root: Path, files: dict[str, str]) -> None:
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
 
 
 def _open_null(clock: SteppedClock, duration_ms: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -39,8 +40,18 @@ for line in sys.stdin:
         time.sleep(600)
     print(answer if isinstance(answer, str) else json.dumps({"ok": True, **answer}), flush=True)
 """
-QUIET = {"window_s": 2.0, "other_cores": 0.0, "waited": 0.0, "mhz": None, "throttles": None, "energy_j": None}
+QUIET = {
+    "ended_s": 0.0,
+    "window_s": 2.0,
+    "other_cores": 0.0,
+    "waited": 0.0,
+    "mhz": None,
+    "throttles": 0,
+    "energy_j": None,
+}
 WINDOW = {**QUIET, "temperature_c": [None, None]}
+ENGINE = {"runtime": "onnxruntime", "cores": [0], "load_ms": 7.0}
+RAPL = {"rail": "RAPL package", "reason": None}
 BUSY = {**WINDOW, "other_cores": 1.25}
 
 
@@ -88,8 +99,8 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
 def plan(**answers: Any) -> dict[str, Any]:
     """What a healthy bench answers, request by request, with what a test changes."""
     usual = {
-        "hello": [{"device": {"cpu": "Fake 9000", "energy": False}, "scratch": "/scratch"}],
-        "open": [{"engine": {"runtime": "onnxruntime"}, "load_ms": 7.0}],
+        "hello": [{"device": {"cpu": "Fake 9000"}, "scratch": "/scratch"}],
+        "open": [{"engine": ENGINE, "energy": {"rail": None, "reason": "no counter"}}],
         "warmup": [{"steady": True, "warmup_s": 3.0, "medians_ms": [1.0, 1.0, 1.0]}],
         "measure": [measured([1.0] * 20)],
         "layers": [{"layers": [{"name": "conv", "type": "Conv", "ms": 0.5}]}],
@@ -98,11 +109,22 @@ def plan(**answers: Any) -> dict[str, Any]:
 
 
 def measured(samples_ms: list[float], window: dict[str, Any] = WINDOW, **facts: Any) -> dict[str, Any]:
-    return {"samples_ms": samples_ms, "batch": 1, "window": window, **facts}
+    memory = {"peak_memory_bytes": 10**8}
+    return {"samples_ms": samples_ms, "batch": 1, "streams": 1, "window": window, **memory, **facts}
 
 
 def board() -> Board:
     return SimpleNamespace(name="fake-board", link="fake", link_settings={})  # type: ignore[return-value]
+
+
+def here() -> Board:
+    return SimpleNamespace(name="here", link="local", link_settings={})  # type: ignore[return-value]
+
+
+def warm(number: int, heat_c: float) -> dict[str, Any]:
+    """Round `number` of a soak, 30 s long, at the end of which the board is that hot; each is 0.1 ms slower."""
+    window = {**WINDOW, "ended_s": 30.0 * number, "temperature_c": [heat_c - 1, heat_c]}
+    return measured([1.0 + 0.1 * number], window)
 
 
 def candidate(folder: Path, label: str = "prune", **options: Any) -> Candidate:
@@ -143,7 +165,10 @@ def test_a_row_holds_what_was_read_back_and_the_rounds_apart(fake: Make, tmp_pat
     row = profile([candidate(tmp_path)], board(), inputs(), seconds=1, rounds=2, report=lines.append)[0]
     assert [samples.tolist() for samples in row.rounds_ms] == [[1.0, 1.0], [1.0, 1.01]]
     assert (row.state, row.reasons) == ("valid", ())
-    assert row.engine == {"runtime": "onnxruntime", "load_ms": 7.0}
+    assert row.engine == ENGINE
+    assert (row.load_s, row.per_s) == (2 * 2.0, 4 / 4.0)
+    assert row.last_over_first == pytest.approx(1.005)
+    assert row.peak_memory_bytes == 10**8
     assert row.device["cpu"] == "Fake 9000"
     assert row.layers[0]["ms"] == 0.5
     assert "prune float32 onnxruntime: round 2 of 2, median 1.005 ms" in lines
@@ -187,13 +212,29 @@ def test_a_machine_that_stays_busy_is_reported_and_the_retries_end(fake: Make, t
     assert row.reasons == ("other processes used up to 1.25 cores in 3 of 3 rounds: stop them and measure again",)
 
 
-def test_a_device_that_heats_up_is_reported(fake: Make, tmp_path: Path) -> None:
+def test_a_busy_process_on_the_same_core_degrades_a_row_and_the_retries_end(tmp_path: Path) -> None:
+    core = max(os.sched_getaffinity(0))
+    busy = subprocess.Popen([sys.executable, "-c", f"import os; os.sched_setaffinity(0, [{core}])\nwhile True: pass"])
+    path = tiny_onnx.write(tmp_path / "tiny.onnx")
+    tiny = Candidate("tiny", tiny_onnx.artifact(path), "null")
+    try:
+        row = profile([tiny], here(), Inputs(tiny_onnx.images(1)), seconds=0.6, rounds=2, cores=[core])[0]
+    finally:
+        busy.kill()
+        busy.wait()
+    assert row.engine["cores"] == [core]
+    assert row.state == "degraded"
+    assert any("kept off its core" in reason and "in 2 of 2 rounds" in reason for reason in row.reasons)
+
+
+def test_a_device_that_heats_up_is_reported(fake: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trace = [(2400, 60, 1.0), (2400, 75, 1.0), (1800, 90, 1.4)]
     heating = [
         measured([ms] * 20, {**WINDOW, "mhz": mhz, "temperature_c": [heat - 5, heat], "throttles": mhz < 2000})
         for mhz, heat, ms in trace
     ]
     link = fake(plan(measure=heating))
+    monkeypatch.setattr(rounds, "COOL_DOWN_S", 0.0)
     row = profile([candidate(tmp_path)], board(), inputs(), seconds=1, rounds=3)[0]
     assert len(link.asked("measure")) == 3 + 1  # the throttled round was tried again
     assert row.state == "degraded"
@@ -201,6 +242,37 @@ def test_a_device_that_heats_up_is_reported(fake: Make, tmp_path: Path) -> None:
     assert any(reason.startswith("became slower: the last round's median is 1.40 times") for reason in row.reasons)
     assert any("the clock fell from 2400 to 1800 MHz" in reason for reason in row.reasons)
     assert row.thermal == {"temperature_c": [55, 90], "mhz": [1800, 2400], "throttles": 1}
+
+
+def test_a_soak_ends_when_the_temperature_stands_still(fake: Make, tmp_path: Path) -> None:
+    heat_c = [50, 60, 64, 66, 66, 66, 66, 66]  # the first four 30 s windows without a slope are rounds 4 to 7
+    link = fake(plan(measure=[warm(k, heat) for k, heat in enumerate(heat_c)]))
+    row = profile([candidate(tmp_path)], board(), inputs(), seconds=1, soak=True)[0]
+    assert {one["seconds"] for one in link.asked("measure")} == {30}
+    assert len(row.rounds_ms) == 7
+    assert row.thermal is not None
+    assert (row.thermal["temperature_c"], row.thermal["settled"]) == ([49, 66], True)
+    assert row.last_over_first == pytest.approx(1.6)  # the last 30 s against the first
+
+
+def test_a_soak_that_never_settles_ends_at_its_cap_and_says_so(
+    fake: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rounds, "SOAK_CAP_S", 240.0)
+    fake(plan(measure=[warm(k, 40 + k) for k in range(20)]))
+    row = profile([candidate(tmp_path)], board(), inputs(), seconds=1, soak=True)[0]
+    assert len(row.rounds_ms) == 240 / 30
+    assert row.thermal is not None
+    assert row.thermal["settled"] is False
+    assert any("the temperature had not settled" in reason for reason in row.reasons)
+
+
+def test_a_soak_that_sees_no_temperature_runs_for_a_fixed_time_and_says_so(fake: Make, tmp_path: Path) -> None:
+    fake()
+    row = profile([candidate(tmp_path), candidate(tmp_path)], board(), inputs(), seconds=1, soak=True)[0]
+    assert len(row.rounds_ms) == 600 / 30 / 2  # two candidates share the ten minutes
+    assert row.thermal is not None
+    assert row.thermal["settled"] is None
 
 
 def test_a_board_that_did_not_become_steady_is_reported(fake: Make, tmp_path: Path) -> None:
@@ -221,10 +293,12 @@ def test_scattered_rounds_are_doubted_and_quiet_ones_are_not() -> None:
 def test_energy_is_counted_over_the_windows_and_net_of_idling(fake: Make, tmp_path: Path) -> None:
     window = {**WINDOW, "window_s": 3.0, "energy_j": 30.0}
     idle = {"window": {**WINDOW, "window_s": 10.0, "energy_j": 40.0}}
-    hello = {"device": {"energy": True}, "scratch": "/scratch"}
-    fake(plan(hello=[hello], idle=[idle], measure=[measured([1.0] * 100, window)]))
-    energy = profile([candidate(tmp_path)], board(), inputs(), seconds=6, rounds=2)[0].energy
+    link = fake(plan(open=[{"engine": ENGINE, "energy": RAPL}], idle=[idle], measure=[measured([1.0] * 100, window)]))
+    both = [candidate(tmp_path), candidate(tmp_path)]
+    energy = profile(both, board(), inputs(), seconds=6, rounds=2)[1].energy
     assert energy is not None
+    assert len(link.asked("idle")) == 1  # the two share a rail
+    assert energy.rail == "RAPL package"
     assert (energy.watts_mean, energy.watts_idle) == (60 / 6, 4)
     assert (energy.j_per_inference, energy.j_per_inference_net) == (60 / 200, (60 - 4 * 6) / 200)
 
@@ -234,15 +308,17 @@ def test_energy_that_cannot_be_read_is_none_with_its_reason(fake: Make, tmp_path
     energy = profile([candidate(tmp_path)], board(), inputs(), seconds=1)[0].energy
     assert energy is not None
     assert (energy.j_per_inference, energy.watts_mean, energy.samples) == (None, None, 0)
-    assert energy.reason == "the board's energy counter cannot be read"
+    assert energy.reason == "no counter"
     assert link.asked("idle") == []
 
 
 def test_energy_of_a_short_window_is_none(fake: Make, tmp_path: Path) -> None:
-    fake(plan(measure=[measured([1.0], {**WINDOW, "window_s": 2.0, "energy_j": 9.0})]))
+    window = {**WINDOW, "window_s": 2.0, "energy_j": 9.0}
+    link = fake(plan(open=[{"engine": ENGINE, "energy": RAPL}], measure=[measured([1.0], window)]))
     energy = profile([candidate(tmp_path)], board(), inputs(), seconds=4, rounds=2)[0].energy
     assert energy is not None
     assert (energy.j_per_inference, energy.reason) == (None, "the window of 4.0 s is shorter than 5 s")
+    assert link.asked("idle") == []  # idling would tell nothing
 
 
 def test_a_cameras_rounds_add_up(fake: Make, tmp_path: Path) -> None:
@@ -310,7 +386,7 @@ def test_the_row_is_json_without_samples_and_unknown_is_null(tmp_path: Path) -> 
     assert record["schema"] == "edgekit.profile/1"
     assert record["latency_ms"]["p50"] == 2
     assert (record["latency_ms"]["p99"], record["accuracy"], record["energy"]) == (None, None, None)
-    assert record["window"]["n"] == 13
+    assert (record["window"]["n"], record["window"]["rounds_p50_ms"]) == (13, [1.5, 3.0])
     assert "rounds_ms" not in json.dumps(record)
 
 
@@ -320,12 +396,28 @@ def test_samples_are_kept_one_line_a_round(tmp_path: Path) -> None:
     assert [(line["round"], line["latency_ms"]) for line in lines] == [(0, [1.0, 2.0]), (1, [3.0])]
 
 
+@pytest.mark.parametrize("scenario", ["camera@0", "offlin"])
+def test_an_unknown_scenario_is_refused_before_anything_starts(scenario: str, fake: Make, tmp_path: Path) -> None:
+    link = fake()
+    with pytest.raises(InputError, match=f"scenario '{scenario}': unknown"):
+        profile([candidate(tmp_path)], board(), inputs(), seconds=1, scenario=scenario)
+    assert link.processes == []
+
+
+def test_the_board_is_asked_for_the_scope_the_cores_and_a_warm_up_that_fits(fake: Make, tmp_path: Path) -> None:
+    link = fake()
+    row = profile([candidate(tmp_path)], board(), inputs(), seconds=1, rounds=1, scope="e2e", cores=[1])[0]
+    assert (link.asked("open")[0]["scope"], link.asked("open")[0]["cores"], row.scope) == ("e2e", [1], "e2e")
+    assert (link.asked("warmup")[0]["window_s"], link.asked("warmup")[0]["cap_s"]) == (1 / 5, 1)
+    profile([candidate(tmp_path)], board(), inputs(), seconds=30)
+    assert link.asked("warmup")[1]["window_s"] == 1
+
+
 def test_everything_real_on_this_machine(tmp_path: Path) -> None:
     path = tiny_onnx.write(tmp_path / "tiny.onnx")
     images = tiny_onnx.images(0.5, 1, 0.25)
-    here: Any = SimpleNamespace(name="here", link="local", link_settings={})
     real = Candidate("quantize", tiny_onnx.artifact(path), "onnxruntime")
-    row = profile([real], here, Inputs(images, labels=np.array([1, 1, 0])), seconds=0.5)[0]
+    row = profile([real], here(), Inputs(images, labels=np.array([1, 1, 0])), seconds=0.5)[0]
     assert row.outputs["y"] == pytest.approx(np.array([[1, 3], [2, 6], [0.5, 1.5]]))
     assert row.accuracy is not None
     assert row.accuracy.value == 2 / 3

@@ -14,34 +14,20 @@ import shutil
 import sys
 import tempfile
 import time
-from typing import IO, Any, Callable, Dict, List, Mapping, Optional, Tuple
+from typing import IO, Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
 from edgekit import __version__, lookup
-from edgekit.bench import telemetry
+from edgekit.bench import loads, telemetry
+from edgekit.bench.energy import Meter, meter
+from edgekit.bench.loads import Clock, Saturation
 from edgekit.bench.samples import Samples
-from edgekit.errors import EdgekitError, InputError, UsageError, did_you_mean
+from edgekit.errors import DeviceError, EdgekitError, InputError, UsageError, did_you_mean
 from edgekit.runtimes import Session
 from edgekit.statistics import is_steady
 
 FEEDS = 256  # prepared inputs that the load rotates through
-WINDOW_S = 1.0
-OFFLINE_BATCHES = (1, 2, 4, 8, 16, 32, 64)
-
-
-class Clock:
-    """Nanoseconds, and waiting; a test gives a stepped one."""
-
-    def now_ns(self) -> int:
-        return time.perf_counter_ns()
-
-    def wait_until_ns(self, moment_ns: int) -> None:
-        # Sleep alone wakes up to a tenth of a millisecond late: the last part is spun.
-        while moment_ns - self.now_ns() > 2_000_000:
-            time.sleep((moment_ns - self.now_ns() - 1_000_000) / 1e9)
-        while self.now_ns() < moment_ns:
-            pass
 
 
 def main() -> None:
@@ -64,14 +50,17 @@ def serve(bench: Bench, requests: IO[str], answers: IO[str]) -> None:
 
 
 class Bench:
-    """One session in one process, and the requests it understands."""
+    """One candidate in one process, and the requests it understands."""
 
     def __init__(self, clock: Clock):
         self._clock = clock
-        self._session: Optional[Session] = None
+        self._sessions: List[Session] = []  # one, and more of the same where `offline` runs several streams
+        self._open_another: Callable[[], Session]
         self._inputs: Optional[Samples] = None
-        self._feeds: List[Dict[str, np.ndarray]] = []
-        self._turn = 0
+        self._one: Callable[[], float]  # the next inference, in milliseconds
+        self._streams = 1
+        self._saturation: Optional[Saturation] = None
+        self._meter = Meter()
         self._scratch = tempfile.mkdtemp(prefix="edgekit-bench-")
         self.requests: Mapping[str, Callable[..., Dict[str, Any]]] = {
             "hello": self.hello,
@@ -81,16 +70,13 @@ class Bench:
             "measure": self.measure,
             "infer": self.infer,
             "layers": self.layers,
-            "close": self.close,
         }
 
     def hello(self) -> Dict[str, Any]:
         """Facts about the machine, and a folder for results; the bench removes it when it ends."""
         runtimes = {name: lookup.find("runtimes", name).missing() for name in lookup.names("runtimes")}
         versions = {"edgekit": __version__, "numpy": np.__version__}
-        energy = telemetry.read().energy_j is not None
-        device = {**telemetry.facts(), "versions": versions, "missing": runtimes, "energy": energy}
-        return {"device": device, "scratch": self._scratch}
+        return {"device": {**telemetry.facts(), "versions": versions, "missing": runtimes}, "scratch": self._scratch}
 
     def open(
         self,
@@ -99,51 +85,60 @@ class Bench:
         options: Mapping[str, Any],
         inputs: Mapping[str, str],
         preprocess: Optional[Mapping[str, Any]] = None,
+        scope: str = "host",
+        cores: Optional[Sequence[int]] = None,
     ) -> Dict[str, Any]:
-        """Opens the candidate and prepares inputs. inputs: .npy file by input name, first axis the sample."""
-        if self._session is not None:
-            raise UsageError("bench: a session is open already; one process measures one candidate.")
-        started_ns = self._clock.now_ns()
-        self._session = lookup.find("runtimes", runtime).open_session(path, options)
-        load_ms = (self._clock.now_ns() - started_ns) / 1e6
-        self._inputs = Samples(self._session, inputs, preprocess)
-        self._feeds = self._inputs.spread(FEEDS)
-        shapes = [vars(spec) for spec in self._session.inputs + self._session.outputs]
-        return {
-            "engine": dict(self._session.engine),
-            "load_ms": load_ms,
-            "tensors": shapes,
-            "batch": self._inputs.batch,
-        }
+        """Opens the candidate and prepares inputs.
 
-    def warmup(self, cap_s: float) -> Dict[str, Any]:
-        """One-second windows until the last three agree, or cap_s have passed."""
+        inputs: .npy file by input name, first axis the sample. scope: `host`, or `e2e` to time the preprocessing too.
+        cores: the only ones this process may run on; None leaves it all it has.
+        """
+        if self._sessions:
+            raise UsageError("bench: a session is open already; one process measures one candidate.")
+        bound = _bind(cores)  # before the runtime starts its threads, which inherit it
+        self._open_another = lambda: lookup.find("runtimes", runtime).open_session(path, options)
+        started_ns = self._clock.now_ns()
+        session = self._open_another()
+        load_ms = (self._clock.now_ns() - started_ns) / 1e6
+        self._sessions = [session]
+        self._inputs = Samples(session, inputs, preprocess)
+        self._one = self._end_to_end(session) if scope == "e2e" else self._submit_to_result(session)
+        self._streams = max(1, len(bound or ()) // int(options.get("threads", 1)))
+        self._meter = meter(session.engine)
+        energy = {"rail": self._meter.rail, "reason": self._meter.reason}
+        return {"engine": {**session.engine, "cores": bound, "load_ms": load_ms}, "energy": energy}
+
+    def warmup(self, cap_s: float, window_s: float = 1.0) -> Dict[str, Any]:
+        """Windows until the medians of the last three agree, or cap_s have passed."""
+        self._opened()
         started_ns = self._clock.now_ns()
         medians_ms: List[float] = []
         seconds = 0.0
         while not medians_ms or not (is_steady(medians_ms) or seconds >= cap_s):
-            medians_ms.append(float(np.median(self._single_stream(WINDOW_S))))
+            medians_ms.append(float(np.median(loads.single_stream(self._one, self._clock, window_s))))
             seconds = (self._clock.now_ns() - started_ns) / 1e9
         return {"steady": is_steady(medians_ms), "warmup_s": seconds, "medians_ms": medians_ms}
 
     def idle(self, seconds: float) -> Dict[str, Any]:
         """Does nothing, for the energy that the board takes anyway."""
-        before = telemetry.read()
+        before = telemetry.read(self._meter)
         time.sleep(seconds)
-        return {"window": telemetry.between(before, telemetry.read())}
+        return {"window": telemetry.between(before, telemetry.read(self._meter), self._meter)}
 
     def measure(self, seconds: float, scenario: str = "single-stream") -> Dict[str, Any]:
         """Loads the session; raw samples in milliseconds, with the board's state over exactly this window."""
+        load = self._load(seconds, scenario)
         gc.collect()
         gc.disable()
-        self._single_stream(min(0.2, seconds / 10))  # not kept: another candidate had the caches until now
-        before = telemetry.read()
         try:
-            facts = self._load(seconds, scenario)
+            loads.single_stream(self._one, self._clock, min(0.2, seconds / 10))  # not kept: another had the caches
+            before = telemetry.read(self._meter)
+            facts = load()
+            after = telemetry.read(self._meter)
         finally:
-            after = telemetry.read()
             gc.enable()
-        return {**facts, "scenario": scenario, "window": telemetry.between(before, after)}
+        window = telemetry.between(before, after, self._meter)
+        return {**facts, "window": window, "peak_memory_bytes": telemetry.peak_memory_bytes()}
 
     def infer(self, out: str) -> Dict[str, Any]:
         """Runs every input once, in order; saves the outputs by name, first axis the sample, as .npz."""
@@ -160,89 +155,94 @@ class Bench:
         """Per-layer times where the runtime gives them."""
         return {"layers": self._opened()[0].layers()}
 
-    def close(self) -> Dict[str, Any]:
-        """Closes the session; another may be opened."""
-        if self._session is not None:
-            self._session.close()
-        self._session, self._inputs, self._feeds, self._turn = None, None, [], 0
-        return {}
-
     def end(self) -> None:
         """The input closed: nothing is left behind."""
-        self.close()
+        for session in self._sessions:
+            session.close()
         shutil.rmtree(self._scratch, ignore_errors=True)
 
     def _opened(self) -> Tuple[Session, Samples]:
-        if self._session is None or self._inputs is None:
+        if not self._sessions or self._inputs is None:
             raise UsageError("bench: no session is open.", next="send an `open` request first")
-        return self._session, self._inputs
+        return self._sessions[0], self._inputs
 
-    def _load(self, seconds: float, scenario: str) -> Dict[str, Any]:
-        name, _, fps = scenario.partition("@")
-        if scenario == "single-stream":
-            return {"samples_ms": self._single_stream(seconds), "batch": self._opened()[1].batch}
-        if scenario == "offline":
-            return self._offline(seconds)
-        if name == "camera" and fps.replace(".", "", 1).isdigit() and float(fps) > 0:
-            return {**camera(self._one, self._clock, float(fps), seconds), "batch": self._opened()[1].batch}
-        raise InputError(
-            f"scenario '{scenario}': unknown.", next="write single-stream, camera@30 (frames/s) or offline"
-        )
+    def _submit_to_result(self, session: Session) -> Callable[[], float]:
+        """One inference of the next prepared input, in milliseconds."""
+        feeds, turn = self._opened()[1].spread(FEEDS), -1
 
-    def _one(self) -> float:
-        """One inference of the next input, in milliseconds."""
-        session = self._opened()[0]
-        self._turn = (self._turn + 1) % len(self._feeds)
-        return session.time_ms(self._feeds[self._turn], 1)[0]
+        def one() -> float:
+            nonlocal turn
+            turn = (turn + 1) % len(feeds)
+            return session.time_ms(feeds[turn], 1)[0]
 
-    def _single_stream(self, seconds: float) -> List[float]:
-        """Closed loop: one in flight, the next is submitted when the result is there."""
-        end_ns = self._clock.now_ns() + int(seconds * 1e9)
-        samples_ms = [self._one()]
-        while self._clock.now_ns() < end_ns:
-            samples_ms.append(self._one())
-        return samples_ms
+        return one
 
-    def _offline(self, seconds: float) -> Dict[str, Any]:
-        """Throughput at the best batch the file takes: half the time finds it, half measures it."""
-        session, inputs = self._opened()
-        batches = OFFLINE_BATCHES if inputs.free else (inputs.batch,)
-        best, best_per_s = batches[0], 0.0
-        for batch in batches:
-            end_ns = self._clock.now_ns() + int(seconds / 2 / len(batches) * 1e9)
-            spent_ms = _until(end_ns, self._clock, session, inputs.feeds(0, batch))
-            per_s = batch * len(spent_ms) / sum(spent_ms) * 1e3
-            if per_s > best_per_s:
-                best, best_per_s = batch, per_s
-        end_ns = self._clock.now_ns() + int(seconds / 2 * 1e9)
-        samples_ms = _until(end_ns, self._clock, session, inputs.feeds(0, best))
-        per_s = best * len(samples_ms) / sum(samples_ms) * 1e3
-        return {"samples_ms": samples_ms, "batch": best, "per_s": per_s}
+    def _end_to_end(self, session: Session) -> Callable[[], float]:
+        """From the next image in memory to the result, in milliseconds."""
+        inputs, clock, turn = self._opened()[1], self._clock, -1
+        if not inputs.preprocessed:
+            raise InputError(
+                "scope e2e: the inputs go through no preprocessing.", next="give images, or take scope host"
+            )
+
+        def one() -> float:
+            nonlocal turn
+            turn = (turn + 1) % inputs.n
+            start_ns = clock.now_ns()
+            session.time_ms(inputs.feeds(turn), 1)
+            return (clock.now_ns() - start_ns) / 1e6
+
+        return one
+
+    def _load(self, seconds: float, scenario: str) -> Callable[[], Dict[str, Any]]:
+        """What runs inside the measured window; what it needs to know first is found here, outside of it."""
+        kind, fps = loads.parse(scenario)
+        batch = self._opened()[1].batch
+        if kind == "camera" and fps is not None:
+            return lambda: {**loads.camera(self._one, self._clock, fps, seconds), "batch": batch, "streams": 1}
+        if kind == "single-stream":
+            run = loads.single_stream
+            return lambda: {"samples_ms": run(self._one, self._clock, seconds), "batch": batch, "streams": 1}
+        return self._offline(seconds)
+
+    def _offline(self, seconds: float) -> Callable[[], Dict[str, Any]]:
+        """The best batch and streams are found once: the rounds of one candidate must be alike."""
+        inputs = self._opened()[1]
+        if self._saturation is None:
+            batches = loads.BATCHES if inputs.free else (inputs.batch,)
+            self._saturation = loads.find_saturation(
+                self._several, lambda batch: inputs.feeds(0, batch), self._clock, seconds / 2, batches, self._streams
+            )
+        best = self._saturation
+        sessions, feeds = self._several(best.streams), inputs.feeds(0, best.batch)
+        return lambda: {"samples_ms": loads.saturate(sessions, feeds, self._clock, seconds), **vars(best)}
+
+    def _several(self, count: int) -> List[Session]:
+        while len(self._sessions) < count:
+            self._sessions.append(self._open_another())
+        return self._sessions[:count]
 
 
-def camera(one: Callable[[], object], clock: Clock, fps: float, seconds: float) -> Dict[str, Any]:
-    """Open loop: frame k arrives at k / fps whether or not the board is ready; drop policy `latest`.
+def _bind(cores: Optional[Sequence[int]]) -> Optional[List[int]]:
+    """Keeps this process on the given cores; gives those it has, None where the system does not tell.
 
-    A free board takes the newest frame that has arrived and drops the older ones. Latency runs from the scheduled
-    arrival (no coordinated omission); a frame misses its deadline, 1 / fps, when it is late or dropped.
-    A dropped frame has no latency: it is in `missed` and `dropped`, not in the samples.
+    Raises:
+        InputError: there is no such core, or this process may not have it. DeviceError: the system gave others.
     """
-    frames = max(1, int(seconds * fps))
-    start_ns = clock.now_ns()
-    arrivals_ns = [start_ns + round(k * 1e9 / fps) for k in range(frames)]
-    missed = [True] * frames
-    samples_ms = []
-    frame = 0
-    while frame < frames:
-        clock.wait_until_ns(arrivals_ns[frame])
-        while frame + 1 < frames and arrivals_ns[frame + 1] <= clock.now_ns():
-            frame += 1
-        one()
-        samples_ms.append((clock.now_ns() - arrivals_ns[frame]) / 1e6)
-        missed[frame] = samples_ms[-1] > 1e3 / fps
-        frame += 1
-    deadline = {"ms": 1e3 / fps, "frames": frames, "missed": sum(missed), "max_run": _longest_run(missed)}
-    return {"samples_ms": samples_ms, "deadline": {**deadline, "dropped": frames - len(samples_ms), "drop": "latest"}}
+    if not hasattr(os, "sched_setaffinity"):
+        if cores is not None:
+            raise InputError("cores: this system does not let a process choose its cores.", next="leave --cores out")
+        return None
+    if cores is not None:
+        try:
+            os.sched_setaffinity(0, cores)
+        except (OSError, ValueError) as error:
+            had = sorted(os.sched_getaffinity(0))
+            raise InputError(f"cores: {list(cores)} cannot be had, this process has {had}.", why=str(error)) from error
+    got = sorted(os.sched_getaffinity(0))
+    if cores is not None and got != sorted(cores):
+        raise DeviceError(f"cores: asked for {sorted(cores)}, got {got}.")
+    return got
 
 
 def _answer(bench: Bench, line: str) -> Dict[str, Any]:
@@ -256,18 +256,3 @@ def _answer(bench: Bench, line: str) -> Dict[str, Any]:
         return {"ok": False, **error.as_dict()}
     except Exception as error:  # whatever a runtime throws is an answer; the process lives on
         return {"ok": False, "error": "DeviceError", "what": f"bench: {type(error).__name__}: {error}"}
-
-
-def _until(end_ns: int, clock: Clock, session: Session, feeds: Mapping[str, np.ndarray]) -> List[float]:
-    samples_ms = session.time_ms(feeds, 1)
-    while clock.now_ns() < end_ns:
-        samples_ms += session.time_ms(feeds, 1)
-    return samples_ms
-
-
-def _longest_run(flags: List[bool]) -> int:
-    longest = run = 0
-    for flag in flags:
-        run = run + 1 if flag else 0
-        longest = max(longest, run)
-    return longest

@@ -10,7 +10,9 @@ import platform
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, Optional
+
+from edgekit.bench.energy import Joules, Meter
 
 _ROOT = Path("/")
 
@@ -23,7 +25,7 @@ class Reading:
     busy_s:     core seconds that all processes have used since boot, the hypervisor's share included.
     own_s:      of these, what this process has used.
     waited_s:   seconds this process stood ready to run and was not, because others held the core.
-    throttles:  throttle events since boot. energy_j: joules since the counter's start, `energy_range_j` its wrap.
+    throttles:  throttle events since boot. energy_j: of each counter, since some start.
     """
 
     at_s: float
@@ -33,17 +35,15 @@ class Reading:
     mhz: Optional[float] = None
     temperature_c: Optional[float] = None
     throttles: Optional[int] = None
-    energy_j: Optional[float] = None
-    energy_range_j: Optional[float] = None
+    energy_j: Optional[Joules] = None
 
 
-def read(root: Path = _ROOT) -> Reading:
+def read(meter: Meter, root: Path = _ROOT) -> Reading:
     """The state now; `root` is where /proc and /sys hang."""
     ticks = os.times()
     cpus = root / "sys/devices/system/cpu"
     khz = _highest(cpus.glob("cpu[0-9]*/cpufreq/scaling_cur_freq"))
     heat = _highest(root.glob("sys/class/thermal/thermal_zone*/temp"))
-    energy = [_number(path) for path in _rapl(root, "energy_uj")]
     return Reading(
         at_s=time.monotonic(),
         busy_s=_busy_s(root),
@@ -52,27 +52,28 @@ def read(root: Path = _ROOT) -> Reading:
         mhz=None if khz is None else khz / 1000,
         temperature_c=None if heat is None else heat / 1000,
         throttles=_total(cpus.glob("cpu[0-9]*/thermal_throttle/core_throttle_count")),
-        energy_j=_joules(energy),
-        energy_range_j=_joules([_number(path) for path in _rapl(root, "max_energy_range_uj")]),
+        energy_j=meter.read(),
     )
 
 
-def between(before: Reading, after: Reading) -> Dict[str, Any]:
+def between(before: Reading, after: Reading, meter: Meter) -> Dict[str, Any]:
     """What happened in the window, as JSON values; unknown is None.
 
-    other_cores: cores' worth of work by others. waited: share of the window this process was kept off a core.
+    ended_s: on the board's own clock. other_cores: cores' worth of work by others. waited: share of the window this
+    process was kept off a core.
     """
     window_s = max(after.at_s - before.at_s, 1e-9)
     busy_s, own_s = _difference(before.busy_s, after.busy_s), after.own_s - before.own_s
     waited_s = _difference(before.waited_s, after.waited_s)
     return {
+        "ended_s": after.at_s,
         "window_s": window_s,
         "other_cores": None if busy_s is None else max(0.0, busy_s - own_s) / window_s,
         "waited": None if waited_s is None else waited_s / window_s,
         "mhz": after.mhz,  # at the end, while the core is still working
         "temperature_c": [before.temperature_c, after.temperature_c],
         "throttles": _difference(before.throttles, after.throttles),
-        "energy_j": _energy_j(before, after),
+        "energy_j": meter.used_j(before.energy_j, after.energy_j),
     }
 
 
@@ -87,10 +88,15 @@ def facts(root: Path = _ROOT) -> Dict[str, Any]:
         "cpu": _cpu_name(root),
         "cores": os.cpu_count(),
         "cores_allowed": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
-        "memory_bytes": _memory_bytes(root),
+        "memory_bytes": _kilobytes(root / "proc/meminfo", "MemTotal"),
         "governor": _text(governor),
         "load_average": list(os.getloadavg()) if hasattr(os, "getloadavg") else None,
     }
+
+
+def peak_memory_bytes(root: Path = _ROOT) -> Optional[int]:
+    """The most memory this process has held at once: the runtime, Python and the inputs."""
+    return _kilobytes(root / "proc/self/status", "VmHWM")
 
 
 def _busy_s(root: Path) -> Optional[float]:
@@ -116,33 +122,12 @@ def _cpu_name(root: Path) -> str:
     return platform.processor()
 
 
-def _memory_bytes(root: Path) -> Optional[int]:
-    for line in (_text(root / "proc/meminfo") or "").splitlines():
-        if line.startswith("MemTotal"):
+def _kilobytes(path: Path, key: str) -> Optional[int]:
+    """A line like `MemTotal:  8042100 kB`, in bytes."""
+    for line in (_text(path) or "").splitlines():
+        if line.startswith(key):
             return int(line.split()[1]) * 1024
     return None
-
-
-def _rapl(root: Path, name: str) -> List[Path]:
-    """RAPL's files of the whole packages (`intel-rapl:0`), not of their parts (`intel-rapl:0:0`)."""
-    folders = sorted(root.glob("sys/class/powercap/intel-rapl:*"))
-    return [folder / name for folder in folders if folder.name.count(":") == 1]
-
-
-def _joules(microjoules: List[Optional[float]]) -> Optional[float]:
-    """The sum, if every package could be read: a partial sum would be a wrong number."""
-    known = [value for value in microjoules if value is not None]
-    return sum(known) / 1e6 if known and len(known) == len(microjoules) else None
-
-
-def _energy_j(before: Reading, after: Reading) -> Optional[float]:
-    """Joules of the window; the counter wraps at most once in one."""
-    if before.energy_j is None or after.energy_j is None:
-        return None
-    joules = after.energy_j - before.energy_j
-    if joules >= 0:
-        return joules
-    return None if after.energy_range_j is None else joules + after.energy_range_j
 
 
 def _difference(before: Optional[float], after: Optional[float]) -> Optional[float]:

@@ -37,7 +37,7 @@ def of_rounds(rounds_ms: Sequence[np.ndarray], windows: Sequence[Mapping[str, An
     """Every doubt about one candidate's rounds: disturbed, not steady, slower at the end, scattered, clock down."""
     reasons = list(of_windows(windows))
     if not steady:
-        reasons.append("not steady after the warm-up: the last three one-second windows differ by more than 3 %")
+        reasons.append("not steady after the warm-up: the last three windows differ by more than 3 %")
     change = drift(rounds_ms)
     if change > 1 + DRIFT:
         reasons.append(f"became slower: the last round's median is {change:.2f} times the first's")
@@ -50,6 +50,18 @@ def of_rounds(rounds_ms: Sequence[np.ndarray], windows: Sequence[Mapping[str, An
             f"the clock fell from {max(clocks):.0f} to {clocks[-1]:.0f} MHz: cool the board or lock its clocks"
         )
     return tuple(reasons)
+
+
+def heating_c_per_min(windows: Sequence[Mapping[str, Any]]) -> float | None:
+    """Slope of the temperature at the ends of the last four windows (a straight line through them).
+
+    None where fewer than four windows tell a temperature.
+    """
+    ends = [(window["ended_s"] / 60, window["temperature_c"][1]) for window in windows[-4:]]
+    if len(ends) < 4 or any(heat is None for _, heat in ends):
+        return None
+    minutes, heat_c = zip(*ends, strict=True)
+    return float(np.polyfit(minutes, heat_c, 1)[0])
 
 
 def _of(some: Sequence[float], windows: Sequence[Mapping[str, Any]]) -> str:
