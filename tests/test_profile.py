@@ -230,7 +230,7 @@ def test_a_busy_process_on_the_same_core_degrades_a_row_and_the_retries_end(tmp_
 def test_a_device_that_heats_up_is_reported(fake: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trace = [(2400, 60, 1.0), (2400, 75, 1.0), (1800, 90, 1.4)]
     heating = [
-        measured([ms] * 20, {**WINDOW, "mhz": mhz, "temperature_c": [heat - 5, heat], "throttles": mhz < 2000})
+        measured([ms] * 20, {**WINDOW, "mhz": mhz, "temperature_c": [heat - 5, heat], "throttles": int(mhz < 2000)})
         for mhz, heat, ms in trace
     ]
     link = fake(plan(measure=heating))
