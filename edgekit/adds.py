@@ -25,27 +25,30 @@ def beside_skips(net: nn.Module, kind: type[M], probe: Tensor) -> list[M]:
         net(probe)
     for handle in handles:
         handle.remove()
-    lonely = [[key for key in pair if watch.readers[key] == 1] for pair in watch.adds]
-    return [watch.made[keys[0]][0] for keys in lonely if keys]
+    lonely = [[module for module in pair if watch.readers[module] == 1] for pair in watch.adds]
+    return [modules[0] for modules in lonely if modules]
 
 
 class _Watch(TorchFunctionMode):
-    """Sees which operators read what a module gave. adds: of Adds with two such inputs, the keys of both."""
+    """Sees which operators read what a module gave. adds: of Adds with two such inputs, the modules of both."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.made: dict[int, tuple[Any, Tensor]] = {}  # the tensors are held, so that no id is used twice
-        self.readers: Counter[int] = Counter()
-        self.adds: list[tuple[int, int]] = []
+        self.made: dict[int, Any] = {}
+        self.held: list[Tensor] = []  # so that no id is used twice
+        self.readers: Counter[Any] = Counter()
+        self.adds: list[tuple[Any, Any]] = []
 
     def ran(self, module: nn.Module, args: Any, output: Tensor) -> None:
-        self.made[id(output)] = (module, output)
+        self.made[id(output)] = module
+        self.held.append(output)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        read = [id(one) for one in args if isinstance(one, Tensor) and id(one) in self.made]
+        read = [self.made[id(one)] for one in args if isinstance(one, Tensor) and id(one) in self.made]
         output = func(*args, **(kwargs or {}))
         if isinstance(output, Tensor):  # a question for its shape is no reading
             self.readers.update(read)
+            self.made.pop(id(output), None)  # written in place: no longer what the module gave
         if func in ADDS and len(read) == 2:
             self.adds.append((read[0], read[1]))
         return output

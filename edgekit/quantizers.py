@@ -183,9 +183,19 @@ def _place(net: nn.Module, batches: Sequence[Tensor], keep_float: Sequence[str])
             subset_size=len(batches),
             ignored_scope=nncf.IgnoredScope(patterns=ignored, validate=True) if ignored else None,
             # Bias correction would compile NNCF's C++ extension.
-            advanced_parameters=nncf.AdvancedQuantizationParameters(disable_bias_correction=True),
+            advanced_parameters=nncf.AdvancedQuantizationParameters(
+            disable_bias_correction=True,
+            # NNCF may give each channel before a depthwise convolution a scale; no runtime executes that in int8.
+            activations_quantization_params=_per_tensor(),
+        ),
         )
     return quantized
+
+
+def _per_tensor() -> Any:
+    from nncf.quantization.advanced_parameters import QuantizationParameters
+
+    return QuantizationParameters(per_channel=False)
 
 
 def _ignored(net: nn.Module, path: str) -> str:

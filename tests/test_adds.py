@@ -58,6 +58,21 @@ def test_of_two_convolutions_the_first_input_is_named() -> None:
     assert beside_skips(net, Mark, IMAGE) == [net.first]
 
 
+class InPlace(Identity):
+    """The Add and what follows it write into the main path's own tensor, as torchvision's blocks do."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        skip = self.skip(x)
+        y: Tensor = self.main(self.conv(skip))
+        y += skip
+        return torch.relu_(y)
+
+
+def test_what_is_written_in_place_is_no_second_reader() -> None:
+    net = InPlace()
+    assert beside_skips(net, Mark, IMAGE) == [net.main]
+
+
 def test_an_add_with_one_marked_input_is_left_alone() -> None:
     net = Identity()
     net.main = nn.Identity()  # type: ignore[assignment]
