@@ -18,7 +18,7 @@ from typing import Annotated, Any
 import typer
 
 from edgekit import __version__
-from edgekit.errors import EdgekitError, GateError, Interrupted, ResourceError
+from edgekit.errors import DeviceError, EdgekitError, GateError, Interrupted, ResourceError, UsageError
 
 # OpenMP's threads spin while they wait. Less of it trains a small network a tenth slower on a quiet machine and does
 # not stand still on a busy one, where a training was seen to fall to a tenth of its speed. Read when torch is loaded.
@@ -33,7 +33,9 @@ app = typer.Typer(
     context_settings={"max_content_width": 100},
 )
 
-RecipePath = Annotated[Path, typer.Argument(help="The recipe, a YAML file.", show_default=False)]
+RecipePath = Annotated[
+    Path, typer.Argument(help="The recipe, a YAML file; or the name of a shipped one (quickstart).", show_default=False)
+]
 Runs = Annotated[Path, typer.Option("--runs", metavar="DIR", help="Where run folders stand.")]
 Override = Annotated[
     list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change one value: --set quantize.qat_epochs=3.")
@@ -69,7 +71,7 @@ def compress(
     with _guard(as_json):
         from edgekit.recipe import load_recipe
 
-        loaded = load_recipe(recipe, overrides=set_, allow_code=allow_code)
+        loaded = load_recipe(_shipped(recipe), overrides=set_, allow_code=allow_code)
 
         from edgekit.compress import compress as run
         from edgekit.progress import Progress
@@ -79,6 +81,112 @@ def compress(
         _result(report.as_dict(), as_json) if as_json else terminal.show(report)
         if not report.verdict.goal_met:
             raise typer.Exit(GateError.exit_code)
+
+
+@app.command()
+def profile(
+    path: Annotated[Path, typer.Argument(help="An ONNX file, a bundle or a run folder.", show_default=False)],
+    runtime: Annotated[str, typer.Option(metavar="NAMES", help="onnxruntime,openvino; by default all there are.")] = "",
+    device: Annotated[
+        str | None, typer.Option(metavar="BOARD", help="Where; this machine, of a run its goal's.")
+    ] = None,
+    scenario: Annotated[str, typer.Option(help="single-stream, camera@30 (frames/s) or offline.")] = "single-stream",
+    scope: Annotated[str, typer.Option(help="host: submit to result. e2e: from an image in memory.")] = "host",
+    seconds: Annotated[float | None, typer.Option(min=0.1, help="Of load, a candidate; 30 by default.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="5 s.")] = False,
+    mlperf: Annotated[bool, typer.Option("--mlperf", help="600 s, as MLPerf asks.")] = False,
+    soak: Annotated[bool, typer.Option("--soak", help="Until the temperature settles.")] = False,
+    threads: Annotated[int, typer.Option(min=1, help="Of the runtime.")] = 1,
+    cores: Annotated[str, typer.Option(metavar="0,1", help="The only cores to run on.")] = "",
+    data: Annotated[
+        Path | None, typer.Option(metavar="FILE.npz", help="Inputs by name; `labels` for accuracy.")
+    ] = None,
+    shape: Annotated[
+        list[str], typer.Option(metavar="INPUT=1,3,224,224", help="Sizes that an ONNX file leaves open.")
+    ] = [],  # noqa: B006 - typer copies it
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE.json", help="Keep the rows, and all samples beside.")
+    ] = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Measure any ONNX file on a board, with what to doubt: no recipe needed.
+
+    Exit 6 where a row is invalid; `edgekit compare` takes what --out kept.
+    """
+    with _guard(as_json):
+        from edgekit import subject
+        from edgekit.progress import Progress
+        from edgekit.report import profiles
+
+        load = subject.Load(
+            scenario=scenario,
+            scope=scope,
+            seconds=_seconds(seconds, quick=quick, mlperf=mlperf, soak=soak),
+            soak=soak,
+            threads=threads,
+            cores=_numbers(cores, "--cores") if cores else None,
+        )
+        shapes = {name: _numbers(sizes, "--shape") for name, _, sizes in (one.rpartition("=") for one in shape)}
+        names = [name for name in runtime.split(",") if name]
+        found = subject.open_subject(path, device=device, runtimes=names, data=data, shapes=shapes)
+        rows = subject.measure(found, load, out=out, report=Progress(quiet=quiet).note)
+        if as_json:
+            typer.echo(json.dumps(subject.as_dict(rows, found.notes)))
+        else:
+            profiles.show(rows, found.notes)
+        if any(row.state == "invalid" for row in rows):
+            raise typer.Exit(DeviceError.exit_code)
+
+
+@app.command()
+def compare(
+    old: Annotated[Path, typer.Argument(help="A run folder, or a file of profiles.", show_default=False)],
+    new: Annotated[Path, typer.Argument(help="The same, measured later.", show_default=False)],
+    max_regress: Annotated[str, typer.Option(metavar="PERCENT", help="How much a p50 may grow: 5%.")] = "5%",
+    as_json: AsJson = False,
+) -> None:
+    """Hold two measurements of the same candidates against each other; exit 5 on a regression beyond the noise."""
+    with _guard(as_json):
+        from edgekit import compare as comparison
+
+        found = comparison.compare(old, new, comparison.share(max_regress))
+        typer.echo(json.dumps(found.as_dict())) if as_json else comparison.show(found)
+        found.check()
+
+
+devices = typer.Typer(no_args_is_help=True, help="What can be measured on: boards, their facts, this machine.")
+app.add_typer(devices, name="devices")
+
+
+@devices.command("list")
+def devices_list(as_json: AsJson = False) -> None:
+    """Every device and board by name, and how it is reached."""
+    with _guard(as_json):
+        from edgekit.device import known
+
+        found = known()
+        typer.echo(json.dumps(found) if as_json else "\n".join(f"{name:24}{what}" for name, what in found.items()))
+
+
+@devices.command("show")
+def devices_show(
+    name: Annotated[str, typer.Argument(help="A name of `devices list`.", show_default=False)], as_json: AsJson = False
+) -> None:
+    """The facts of a device, each with its source; of a board, those of its device and how it is reached."""
+    with _guard(as_json):
+        from edgekit.device import describe
+
+        _result(describe(name), as_json)
+
+
+@devices.command("detect")
+def devices_detect(as_json: AsJson = False) -> None:
+    """This machine: processor, instruction sets, cores, memory, runtimes found."""
+    with _guard(as_json):
+        from edgekit.device import detect
+
+        _result(detect(), as_json)
 
 
 @app.command()
@@ -127,6 +235,27 @@ def schema() -> None:
         from edgekit.recipe import schema as recipe_schema
 
         typer.echo(json.dumps(recipe_schema(), indent=2))
+
+
+def _shipped(recipe: Path) -> Path:
+    """A bare name that is no file here means the recipe of that name that edgekit ships."""
+    from edgekit import resources
+
+    return recipe if recipe.suffix or recipe.exists() else resources.recipes().get(str(recipe), recipe)
+
+
+def _seconds(seconds: float | None, *, quick: bool, mlperf: bool, soak: bool) -> float:
+    """Of load; a soak finds its own end."""
+    asked = [length for length, given in ((seconds, seconds), (5.0, quick), (600.0, mlperf), (30.0, soak)) if given]
+    if len(asked) > 1:
+        raise UsageError("--seconds, --quick, --mlperf and --soak: give one of them.")
+    return (asked[0] if asked else None) or 30.0
+
+
+def _numbers(text: str, flag: str) -> list[int]:
+    if not all(part.strip().isdigit() for part in text.split(",")):
+        raise UsageError(f"{flag}: '{text}' is no list of whole numbers.", next="write them like 1,3,224,224")
+    return [int(part) for part in text.split(",")]
 
 
 def _result(record: dict[str, Any], as_json: bool) -> None:

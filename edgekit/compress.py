@@ -29,6 +29,7 @@ from edgekit.profile import Inputs, Profile, profile
 from edgekit.report import write
 from edgekit.report.record import Report
 from edgekit.run import Run, Step
+from edgekit.settings import ModelSettings
 from edgekit.stages import Context, Stage
 from edgekit.verdict import verdict
 
@@ -122,9 +123,21 @@ def _exports_are_read(recipe: Recipe, boards: list[Board]) -> None:
 
 def _origin(job: Job) -> Step:
     """The model as the recipe names it, before any stage; not saved, since its source builds it again."""
-    model = load_model(job.recipe.model, folder=job.recipe.folder, shape=job.data.input_shape, seed=job.recipe.seed)
+    model = _loaded(job, job.recipe.model)
     job.notes += model.notes
     return Step("original", "original", origin_key(job.recipe, job.data.fingerprint), model)
+
+
+def _loaded(job: Job, settings: ModelSettings) -> Model:
+    """A model source, with as many outputs as the data has classes."""
+    recipe, classes = job.recipe, len(job.data.class_names)
+    model = load_model(settings, folder=recipe.folder, shape=job.data.input_shape, seed=recipe.seed)
+    if model.outputs != (classes,):
+        raise InputError(
+            f"model.source '{settings.source}': gives {list(model.outputs)} outputs, the data has {classes} classes",
+            next=f"write classes: {classes} under model, or give the data of this network",
+        )
+    return model
 
 
 def _step(job: Job, stage: Stage) -> Step:
@@ -142,7 +155,7 @@ def _context(job: Job, work: Path) -> Context:
 
     def load(source: str) -> Model:
         settings = recipe.model.model_copy(update={"source": source, "weights": None, "pretrained": None})
-        return load_model(settings, folder=recipe.folder, shape=job.data.input_shape, seed=recipe.seed)
+        return _loaded(job, settings)
 
     def earlier(name: str) -> Model:
         known = {step.name: step.model for step in job.steps}

@@ -72,6 +72,14 @@ class Model:
             self.net.eval()(self.example)
         return int(counter.get_total_flops()) // 2
 
+    @property
+    def outputs(self) -> tuple[int, ...]:
+        """Shape of the first output for one image, without the batch: (classes,) of a classifier."""
+        from torch.utils._pytree import tree_leaves
+
+        with torch.no_grad():
+            return tuple(tree_leaves(self.net.eval()(self.example))[0].shape[1:])
+
     def save(self, folder: Path) -> None:
         """Writes weights.safetensors and edits.json."""
         tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in self.net.state_dict().items()}
