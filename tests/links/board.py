@@ -82,6 +82,9 @@ class TestBoard:
         run("ssh-add", "-q", str(self.folder / "login_key"), SSH_AUTH_SOCK=str(self.agent_socket))
         (self.folder / "sshd_config").write_text(self._config())
         Path("/run/sshd").mkdir(exist_ok=True)
+        self.start_sshd()
+
+    def start_sshd(self) -> None:
         run("ip", "netns", "exec", self.name, str(shutil.which("sshd", path="/usr/sbin:/usr/bin")), *self._sshd())
         self._wait_for_sshd()
 

@@ -38,7 +38,8 @@ _PREPARE = (
 # Prints `done` where the file stands and is whole, else the bytes of it that have arrived.
 _HAS = (
     'cd "$1/files" || exit 1; if [ -f "$2" ] && [ "$(sha256sum < "$2")" = "$3  -" ]; then touch "$2"; echo done; '
-    'elif [ -f "$2.part" ]; then wc -c < "$2.part"; else echo 0; fi'
+    'elif [ -f "$2.part" ] && [ "$(wc -c < "$2.part")" -le "$4" ]; then wc -c < "$2.part"; '
+    'else rm -f "$2.part"; echo 0; fi'
 )
 # Appends what comes; 28: the disk is full; 30: the link broke in between, the rest may follow; 29: other bytes.
 _SEND = (
@@ -81,6 +82,8 @@ class SshLink(Link):
             self._root = self._prepared()
             check_python(self._client, python)
             self._agent = self._put_agent()
+            self._hold = self._start(_RUN, "edgekit.bench.hold", self._root)
+            self._ends.callback(end, self._hold, 30.0)  # jetson_clocks and nvpmodel put everything back
             self.reached = self._held(power_mode)
         except BaseException:
             self.close()
@@ -88,9 +91,10 @@ class SshLink(Link):
 
     def put(self, path: Path, sha256: str) -> str:
         name = _name(path, sha256)
-        size, sent = path.stat().st_size, self._arrived(name, sha256)
+        size = path.stat().st_size
+        sent = self._arrived(name, sha256, size)
         while sent is not None:
-            sent = self._send(path, name, sha256, size, sent if sent <= size else 0)
+            sent = self._send(path, name, sha256, size, sent)
         return f"{self._root}/files/{name}"
 
     def get(self, remote: str, path: Path) -> None:
@@ -133,17 +137,15 @@ class SshLink(Link):
             return Path(self.put(path, digest)).name
 
     def _held(self, power_mode: str | None) -> dict[str, Any]:
-        hold = self._start(_RUN, "edgekit.bench.hold", self._root)
-        self._ends.callback(end, hold, 30.0)  # jetson_clocks and nvpmodel put everything back
-        answer = _asked(self.host, hold, {"power_mode": power_mode})
+        answer = _asked(self.host, self._hold, {"power_mode": power_mode})
         stopped = threading.Event()
-        threading.Thread(target=_give_signs, args=(hold, stopped), daemon=True).start()
+        threading.Thread(target=_give_signs, args=(self._hold, stopped), daemon=True).start()
         self._ends.callback(stopped.set)
         return answer
 
-    def _arrived(self, name: str, sha256: str) -> int | None:
+    def _arrived(self, name: str, sha256: str, size: int) -> int | None:
         """Bytes of the file that are there; None where all are."""
-        done = self._client.run(_HAS, self._root, name, sha256)
+        done = self._client.run(_HAS, self._root, name, sha256, str(size))
         said = done.stdout.split()[-1:] or [b""]
         if done.returncode != 0 or not re.fullmatch(rb"done|\d+", said[0]):
             raise DeviceError(f"{self.host}: the board does not say what files it has.", why=_said(done))
@@ -177,11 +179,23 @@ def _asked(host: str, hold: subprocess.Popen[str], wanted: Mapping[str, Any]) ->
         answer = json.loads(line)
         ok = answer.pop("ok")
     except (ValueError, AttributeError, KeyError, TypeError):
-        end(hold)
-        raise DeviceError(f"{host}: the agent did not start.", why=line.strip()[:500] or None) from None
+        raise _no_agent(host, hold, line) from None
     if ok:
         return dict(answer)
     raise error_of(answer, host)
+
+
+def _no_agent(host: str, hold: subprocess.Popen[str], line: str) -> DeviceError:
+    """What it wrote in place of an answer: a traceback, or what the login there prints."""
+    said = ""
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        said = hold.communicate(timeout=5.0)[1]
+    next_ = "if that is what a login there prints, print it only where there is a terminal ([ -t 1 ] && ...)"
+    return DeviceError(
+        f"{host}: the agent did not start.",
+        why=(line.strip()[:500] or said.strip()[-500:]) or None,
+        next=next_ if line.strip() else None,
+    )
 
 
 def _give_signs(hold: subprocess.Popen[str], stopped: threading.Event) -> None:
