@@ -74,22 +74,37 @@ def verify(folder: Path) -> dict[str, Any]:
         IntegrityError: a file is missing or is not what the manifest says.
         GateError: the outputs are not those that were recorded.
     """
-    manifest = _manifest(folder)
-    _check_files(folder, manifest)
-    images = np.load(folder / manifest["golden"]["images"], allow_pickle=False)
-    expected = np.load(folder / manifest["golden"]["outputs"], allow_pickle=False)
-    inputs = Inputs(images, preprocess=manifest["preprocess"], kind="golden vectors")
-    result = profile([_candidate(folder, manifest)], open_board("x86-cpu"), inputs, seconds=0.2, rounds=1)[0]
+    candidate, inputs = open_bundle(folder)
+    expected = np.load(folder / _manifest(folder)["golden"]["outputs"], allow_pickle=False)
+    result = profile([candidate], open_board("x86-cpu"), inputs, seconds=0.2, rounds=1)[0]
     got = next(iter(result.outputs.values()))
     error = float(np.abs(got - expected).max() / np.abs(expected).max())
-    allowed = STEP if manifest["model"]["precision"] == "int8" else TOLERANCE
+    allowed = STEP if candidate.artifact.precision == "int8" else TOLERANCE
     if not (np.isfinite(error) and error <= allowed):
         raise GateError(
             f"{folder}: the model gives other outputs than those recorded",
             why=f"largest relative difference {error:.3g}, {allowed:g} is allowed",
             next="run it with the runtime version that the manifest names, or build the bundle again",
         )
-    return {"bundle": str(folder), "images": len(images), "largest_relative_difference": error, "files": "as recorded"}
+    return {
+        "bundle": str(folder),
+        "images": len(expected),
+        "largest_relative_difference": error,
+        "files": "as recorded",
+    }
+
+
+def open_bundle(folder: Path) -> tuple[Candidate, Inputs]:
+    """The candidate that was shipped, its files checked, and the images of its golden vectors.
+
+    Raises:
+        InputError: there is no bundle in the folder.
+        IntegrityError: a file is missing or is not what the manifest says.
+    """
+    manifest = _manifest(folder)
+    _check_files(folder, manifest)
+    images = np.load(folder / manifest["golden"]["images"], allow_pickle=False)
+    return _candidate(folder, manifest), Inputs(images, preprocess=manifest["preprocess"], kind="golden vectors")
 
 
 def _manifest(folder: Path) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import errno
 import json
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
@@ -177,7 +178,7 @@ def devices_show(
     with _guard(as_json):
         from edgekit.device import describe
 
-        _result(describe(name), as_json)
+        _facts(describe(name), as_json)
 
 
 @devices.command("detect")
@@ -186,7 +187,7 @@ def devices_detect(as_json: AsJson = False) -> None:
     with _guard(as_json):
         from edgekit.device import detect
 
-        _result(detect(), as_json)
+        _facts(detect(), as_json)
 
 
 @app.command()
@@ -250,6 +251,16 @@ def _seconds(seconds: float | None, *, quick: bool, mlperf: bool, soak: bool) ->
     if len(asked) > 1:
         raise UsageError("--seconds, --quick, --mlperf and --soak: give one of them.")
     return (asked[0] if asked else None) or 30.0
+
+
+def _facts(record: dict[str, Any], as_json: bool) -> None:
+    """Nested facts: one JSON object, or YAML for people."""
+    if as_json:
+        typer.echo(json.dumps(record))
+        return
+    from ruamel.yaml import YAML
+
+    YAML().dump(record, sys.stdout)
 
 
 def _numbers(text: str, flag: str) -> list[int]:

@@ -134,8 +134,8 @@ class Ledger:
         return {
             "schema": SCHEMA,
             "baseline": baseline.step if baseline else None,
-            "rows": [_plain(asdict(row)) for row in self.rows],
-            "finals": [_plain(asdict(final)) for final in self.finals],
+            "rows": [finite(asdict(row)) for row in self.rows],
+            "finals": [finite(asdict(final)) for final in self.finals],
         }
 
     @classmethod
@@ -218,14 +218,14 @@ def _measured(profile: Profile) -> dict[str, Any]:
     }
 
 
-def _plain(value: Any) -> Any:
-    """JSON values: tuples as lists, an infinite bound as null."""
+def finite(value: Any) -> Any:
+    """As JSON values: tuples as lists, an infinite bound as null."""
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [finite(item) for item in value]
     if isinstance(value, np.generic):
-        return _plain(value.item())
+        return finite(value.item())
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

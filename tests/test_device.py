@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from edgekit import device, resources
-from edgekit.device import Device, detect, load, open_board
+from edgekit import resources
+from edgekit.device import Device, detect, load, machine, open_board
 from edgekit.errors import InputError
 
 MINIMAL = """\
@@ -136,7 +136,7 @@ def test_an_unknown_alignment_leaves_channels_free(tmp_path: Path) -> None:
 
 
 def test_detect_reads_instruction_sets_in_arms_spelling_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(device, "_cpuinfo", lambda: {"flags": "fp asimd asimddp crc32"})
+    monkeypatch.setattr(machine, "_cpuinfo", lambda: {"flags": "fp asimd asimddp crc32"})
     found = detect()
     assert found["instruction_sets"] == ["asimddp"]
     assert found["cores"] >= 1

@@ -80,6 +80,7 @@ def camera(one: Callable[[], object], clock: Clock, fps: float, seconds: float) 
         samples_ms.append((clock.now_ns() - arrivals_ns[frame]) / 1e6)
         missed[frame] = samples_ms[-1] > 1e3 / fps
         frame += 1
+    clock.wait_until_ns(start_ns + round(frames * 1e9 / fps))  # the last frame has its time too
     deadline = {"ms": 1e3 / fps, "frames": frames, "missed": sum(missed), "max_run": _longest_run(missed)}
     return {"samples_ms": samples_ms, "deadline": {**deadline, "dropped": frames - len(samples_ms), "drop": "latest"}}
 

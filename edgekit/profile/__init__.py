@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edgekit import lookup
 from edgekit.artifact import Candidate
 from edgekit.bench import loads
-from edgekit.errors import InputError
+from edgekit.errors import InputError, did_you_mean
 from edgekit.profile import doubts
 from edgekit.profile.record import Accuracy, Energy, Profile
 from edgekit.profile.rounds import SHORTEST_ENERGY_S, Measured, Plan, measure
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Accuracy", "Energy", "Inputs", "Profile", "profile"]
 
+SCOPES = ("host", "e2e")
+
 
 def profile(
     candidates: Sequence[Candidate],
@@ -30,7 +32,7 @@ def profile(
     *,
     seconds: float,
     scenario: str = "single-stream",
-    scope: Literal["host", "e2e"] = "host",
+    scope: str = "host",
     threads: int = 1,
     cores: Sequence[int] | None = None,
     rounds: int = 5,
@@ -48,11 +50,13 @@ def profile(
     report:   takes a line of progress at a time.
 
     Raises:
-        InputError: there is no such scenario, or it cannot be measured in this scope.
+        InputError: there is no such scenario or scope, or the one cannot be measured in the other.
         DependencyError: a runtime is missing on the board, or does not offer the precision asked for.
         DeviceError: a bench process ended, sent something else than an answer, or fell silent.
     """
     kind, _ = loads.parse(scenario)
+    if scope not in SCOPES:
+        raise InputError(f"scope '{scope}': unknown." + did_you_mean(scope, SCOPES))
     if scope == "e2e" and kind == "offline":
         raise InputError("scope e2e: `offline` loads inputs that are prepared beforehand.", next="take scope host")
     at = None if cores is None else tuple(cores)

@@ -17,12 +17,11 @@ WIDTH = 100
 
 def show(report: Report, stream: TextIO | None = None) -> None:
     """Prints to stdout, or to `stream`; without colours where that is no terminal or NO_COLOR is set."""
-    console = Console(file=stream, highlight=False)
-    console = console if console.is_terminal else Console(file=stream, width=WIDTH, highlight=False, no_color=True)
+    console = console_on(stream)
     ledger, verdict = report.ledger, report.verdict
-    console.print(_table("After every step", table.steps(ledger)))
+    console.print(rich_table("After every step", table.steps(ledger)))
     for choice in verdict.boards:
-        console.print(_table(f"Files on {choice.board}", table.finals(ledger, choice.board, choice.ship)))
+        console.print(rich_table(f"Files on {choice.board}", table.finals(ledger, choice.board, choice.ship)))
     console.print(Text(table.caption(ledger), style="dim"))
     for note in (*table.unproven(ledger), *report.notes):
         console.print(Text.assemble(("note  ", "yellow"), note))
@@ -43,7 +42,18 @@ def _goal(console: Console, report: Report) -> None:
         console.print(Text.assemble(("goal missed  ", "red"), miss))
 
 
-def _table(title: str, found: table.Table) -> RichTable:
+def console_on(stream: TextIO | None) -> Console:
+    """Colours and the window's width on a terminal; plain text of 100 columns elsewhere."""
+    console = Console(file=stream, highlight=False)
+    return console if console.is_terminal else Console(file=stream, width=WIDTH, highlight=False, no_color=True)
+
+
+def say(console: Console, word: str, style: str, text: str) -> None:
+    """A line that begins with its kind, in colour."""
+    console.print(Text.assemble((f"{word:9} ", style), text))
+
+
+def rich_table(title: str, found: table.Table) -> RichTable:
     """Numbers are never wrapped or cut; a long name in the first column is."""
     made = RichTable(
         title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0)

@@ -6,9 +6,7 @@ small file `{base: jetson-orin-nano-8gb, link: {ssh: user@host}}`; a device with
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
-import platform
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,31 +15,16 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import Field, model_validator
 
 from edgekit import resources
+from edgekit.device.machine import detect
 from edgekit.errors import InputError, RecipeError, did_you_mean
 from edgekit.settings import Count, Settings
 from edgekit.validate import validate
 from edgekit.yaml_reader import read_yaml
 
+__all__ = ["Board", "Device", "Precision", "boards", "describe", "detect", "known", "load", "open_board"]
+
 Precision = Literal["float32", "float16", "bf16", "int8"]
 Record = TypeVar("Record", bound=Settings)
-
-# The instruction sets that decide how fast a precision is, as Linux spells them; asimddp is what Arm calls dotprod.
-INSTRUCTION_SETS = (
-    "avx2",
-    "avx512f",
-    "avx512_vnni",
-    "avx_vnni",
-    "amx_int8",
-    "avx512_bf16",
-    "amx_bf16",
-    "asimddp",
-    "i8mm",
-)
-RUNTIME_PACKAGES = {
-    "onnxruntime": ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino"),
-    "openvino": ("openvino",),
-    "tensorrt": ("tensorrt", "tensorrt-cu12", "tensorrt-cu13"),
-}
 
 
 class Source(Settings):
@@ -196,49 +179,31 @@ def open_board(name: str, *, folder: Path | None = None) -> Board:
     return Board(path.stem, device, "ssh", settings, board.power_mode)
 
 
-def detect() -> dict[str, Any]:
-    """What this machine is: processor, its instruction sets, cores, memory, runtimes found with their versions.
-
-    Read from the system without importing a runtime; what cannot be read is None.
-    """
-    cpuinfo = _cpuinfo()
-    return {
-        "cpu": cpuinfo.get("model name") or platform.processor() or None,
-        "arch": platform.machine(),
-        "instruction_sets": [flag for flag in INSTRUCTION_SETS if flag in cpuinfo.get("flags", "").split()],
-        "cores": len(os.sched_getaffinity(0)),  # what this process may use, not what the machine has
-        "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
-        "runtimes": {name: version for name in RUNTIME_PACKAGES if (version := _version(name))},
-        "os": platform.platform(),
-    }
-
-
-def _cpuinfo() -> dict[str, str]:
-    """The first processor of /proc/cpuinfo, Arm's `Features` under `flags`; empty where there is no such file."""
-    try:
-        text = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return {}
-    pairs = (line.partition(":") for line in text.split("\n\n")[0].splitlines())
-    facts = {key.strip(): value.strip() for key, _, value in pairs}
-    return {**facts, "flags": facts.get("flags") or facts.get("Features", "")}
-
-
-def _version(runtime: str) -> str | None:
-    for package in RUNTIME_PACKAGES[runtime]:
-        try:
-            return importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return None
-
-
 def boards(folder: Path | None = None) -> dict[str, Path]:
     """Every device and board file that a name can mean; a nearer one hides a farther one."""
     found = dict(resources.devices())
     for place in (config_folder(), (folder or Path.cwd()) / "devices"):
         found.update({path.stem: path for path in sorted(place.glob("*.yaml"))})
     return found
+
+
+def known(folder: Path | None = None) -> dict[str, str]:
+    """Every name of `boards` with what it is and how it is reached; of a file that is wrong, its first mistake."""
+    return {name: _in_words(path) for name, path in boards(folder).items()}
+
+
+def describe(name: str, *, folder: Path | None = None) -> dict[str, Any]:
+    """A device's facts as JSON values; of a board its device's, with its link. Unknown values are None.
+
+    Raises:
+        InputError: there is no such name, or its file is wrong.
+    """
+    path = boards(folder).get(name) or _as_path(name, folder)
+    if path is None or "base" in _keys(path):
+        board = open_board(name, folder=folder)
+        link = {"link": board.link, **board.link_settings, "power_mode": board.power_mode}
+        return {"board": board.name, **link, **board.device.model_dump(mode="json", by_alias=True, exclude={"link"})}
+    return load(Device, path).model_dump(mode="json", by_alias=True)
 
 
 def config_folder() -> Path:
@@ -258,6 +223,19 @@ def load(kind: type[Record], path: Path) -> Record:
     if record is None or document.problems:
         raise RecipeError([*document.problems, *problems])
     return record
+
+
+def _in_words(path: Path) -> str:
+    try:
+        if "base" in _keys(path):
+            board = load(BoardFile, path)
+            how = board.link if isinstance(board.link, str) else f"ssh {board.link.ssh}"
+            return f"board: {board.base}, link {how} ({path})"
+        device = load(Device, path)
+    except InputError as error:
+        return f"cannot be read: {error.what.splitlines()[0]}"
+    reach = "a board by itself" if device.link else "a kind of device: write a board file to reach yours"
+    return f"{device.description} ({reach})"
 
 
 def _keys(path: Path) -> set[str]:
