@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 from collections.abc import Callable
 from pathlib import Path
@@ -109,3 +110,25 @@ def export_onnxruntime_default(path: Path) -> Path:
     plain = export_float(path.with_suffix(".float.onnx"))
     quantize_static(str(plain), str(path), Reader())
     return path
+
+
+def torchvision_network(name: str) -> nn.Module:
+    """A torchvision network with re-estimated BatchNorm: as initialized, some give outputs of 1e-9.
+
+    torchvision beside a CPU build of torch fails at import until its operators are declared.
+    """
+    library: Any = getattr(torch.library, "Library")("torchvision", "FRAGMENT")  # noqa: B009 - it is untyped
+    for signature in (
+        "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+        "qnms(Tensor a, Tensor b, float c) -> Tensor",
+    ):
+        with contextlib.suppress(RuntimeError):  # declared by a torchvision that fits
+            library.define(signature)
+    import torchvision
+
+    torch.manual_seed(0)
+    net: nn.Module = getattr(torchvision.models, name)(num_classes=10).train()
+    with torch.no_grad():
+        for _ in range(3):
+            net(images((3, 64, 64), 4))
+    return net.eval()

@@ -70,6 +70,18 @@ def seal(engine: Path, key: EngineKey, facts: Dict[str, Any]) -> None:
     sidecar(engine).write_text(json.dumps(record, indent=1))
 
 
+def key_of(engine: Path) -> EngineKey:
+    """What an engine's sidecar says it was built for.
+
+    Raises:
+        IntegrityError: it has no sidecar, or one that cannot be read.
+    """
+    try:
+        return EngineKey(**_read(engine)["key"])
+    except TypeError as error:
+        raise _foreign(engine, f"its sidecar has another key: {error}") from None
+
+
 def unseal(engine: Path, key: EngineKey) -> bytes:
     """The bytes of an engine that was built here.
 
@@ -105,8 +117,12 @@ def _read(engine: Path) -> Dict[str, Any]:
         why = f"there is no {path.name} beside it"
     except (ValueError, KeyError, TypeError) as error:
         why = f"{path.name} cannot be read: {type(error).__name__}: {error}"
-    raise IntegrityError(
-        f"{engine.name}: only engines that edgekit built on this machine are loaded",
+    raise _foreign(engine, why)
+
+
+def _foreign(engine: Path, why: str) -> IntegrityError:
+    return IntegrityError(
+        f"{engine.name}: only engines that edgekit built are loaded",
         why=why,
         next="build it from its ONNX file: an engine of another origin can run any code",
     )

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgekit.artifact import Artifact, sha256_of
+from edgekit.engine.key import EngineKey, seal, sidecar
 from edgekit.errors import DependencyError, GateError, InputError
 from edgekit.exporters import onnx as plain
 from edgekit.exporters import tensorrt
@@ -35,7 +36,7 @@ def export(
     parent: str | None = None,
     compute_capabilities: Sequence[str] = COMPUTE_CAPABILITIES,
 ) -> Artifact:
-    """Writes an engine, and beside it the typed ONNX it was built from.
+    """Writes an engine with its sidecar, and beside them the typed ONNX it was built from.
 
     Raises:
         DependencyError: TensorRT-RTX is not installed.
@@ -47,8 +48,11 @@ def export(
     for unused in onnx.companions:  # the file for TensorRT 8
         unused.unlink()
     plain._write(build(source, compute_capabilities), path)
+    key = EngineKey(onnx.sha256, _bindings().__version__, "+".join(compute_capabilities), None, None, "typed")
+    seal(path, key, {})
     size = path.stat().st_size
-    return replace(onnx, path=path, format="tensorrt_rtx", sha256=sha256_of(path), bytes=size, companions=())
+    beside = (sidecar(path),)
+    return replace(onnx, path=path, format="tensorrt_rtx", sha256=sha256_of(path), bytes=size, companions=beside)
 
 
 def accepts(path: Path, compute_capabilities: Sequence[str] = COMPUTE_CAPABILITIES[:1]) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from edgekit.artifact import sha256_of
+from edgekit.engine.key import key_of
 from edgekit.errors import DependencyError, GateError, InputError
 from edgekit.exporters import tensorrt, tensorrt_rtx
+from edgekit.lint import lint
 from tests import exports
 
 IMAGES = exports.images()
@@ -30,6 +34,21 @@ def test_both_files_for_tensorrt_are_parsed_and_built(precision: str, tmp_path: 
         tensorrt_rtx.accepts(path)
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("rtx")
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "efficientnet_b0", "regnet_y_400mf", "signs"])
+def test_known_networks_are_parsed_built_and_clean_in_int8_float16_and_float32(name: str, tmp_path: Path) -> None:
+    if name != "signs" and importlib.util.find_spec("torchvision") is None:
+        pytest.skip("torchvision is not installed")
+    batch = exports.images((3, 32, 32) if name == "signs" else (3, 64, 64), 4)
+    net = exports.recipes().signs_student(43).eval() if name == "signs" else exports.torchvision_network(name)
+    for model in (exports.quantized(net, batch, "tensorrt"), exports.model(net, batch[:1])):
+        artifact = tensorrt.export(model, tmp_path / "model.onnx")
+        for path, version in ((artifact.path, "11.4"), (artifact.companions[0], "8.6")):
+            tensorrt_rtx.accepts(path)
+            assert [finding for finding in lint(path, "tensorrt", version) if finding.severity == "error"] == []
+
+
 @pytest.mark.usefixtures("rtx")
 def test_an_engine_is_exported_for_the_capabilities_asked_for(tmp_path: Path) -> None:
     model = exports.quantized(exports.small(), IMAGES, "tensorrt")
@@ -39,6 +58,9 @@ def test_an_engine_is_exported_for_the_capabilities_asked_for(tmp_path: Path) ->
     assert one.bytes == one.path.stat().st_size
     assert two.bytes > one.bytes  # kernels for a second GPU
     assert not list(tmp_path.glob("*.trt8.onnx"))
+    key = key_of(two.path)
+    assert (key.compute_capability, key.onnx_sha256) == ("8.6+8.9", sha256_of(tmp_path / "two.onnx"))
+    assert two.companions == (tmp_path / "two.engine.json",)
 
 
 @pytest.mark.usefixtures("rtx")
