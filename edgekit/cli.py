@@ -190,6 +190,40 @@ def devices_detect(as_json: AsJson = False) -> None:
         _facts(detect(), as_json)
 
 
+@devices.command("add")
+def devices_add(
+    name: Annotated[str, typer.Argument(help="What the board shall be called.", show_default=False)],
+    ssh: Annotated[str, typer.Option(metavar="USER@HOST", help="How ssh reaches it.", show_default=False)],
+    base: Annotated[str, typer.Option(metavar="DEVICE", help="Which device it is: jetson-orin-nano-8gb.")],
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 22,
+    python: Annotated[str, typer.Option(help="The Python there, 3.8 or newer, with numpy.")] = "python3",
+    fingerprint: Annotated[
+        str | None, typer.Option(metavar="SHA256:...", help="Its host key, as the board itself shows it.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Add a board behind SSH: its host key is pinned when you have confirmed the fingerprint."""
+    with _guard(as_json):
+        from edgekit.profile.boards import add
+
+        def confirm(shown: str) -> bool:
+            return sys.stdin.isatty() and typer.confirm(f"{ssh} shows {shown}. Is that your board?", err=True)
+
+        path = add(name, ssh, port=port, base=base, python=python, fingerprint=fingerprint, confirm=confirm)
+        _result({"board": name, "file": str(path), "next": f"edgekit devices test {name}"}, as_json)
+
+
+@devices.command("test")
+def devices_test(
+    name: Annotated[str, typer.Argument(help="A board of `devices list`.", show_default=False)], as_json: AsJson = False
+) -> None:
+    """Send the agent to a board, and say what is there: machine, runtimes or what to install, clocks."""
+    with _guard(as_json):
+        from edgekit.profile.boards import probe
+
+        _result(probe(name), as_json)
+
+
 @app.command()
 def verify(
     bundle: Annotated[Path, typer.Argument(help="A bundle folder (RUN/bundle).", show_default=False)],

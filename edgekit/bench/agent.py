@@ -19,7 +19,7 @@ from typing import IO, Any, Callable, Dict, List, Mapping, Optional, Sequence, T
 import numpy as np
 
 from edgekit import __version__, lookup
-from edgekit.bench import loads, telemetry
+from edgekit.bench import clocks, loads, telemetry
 from edgekit.bench.energy import Meter, meter
 from edgekit.bench.loads import Clock, Saturation
 from edgekit.bench.samples import Samples
@@ -76,7 +76,8 @@ class Bench:
         """Facts about the machine, and a folder for results; the bench removes it when it ends."""
         runtimes = {name: lookup.find("runtimes", name).missing() for name in lookup.names("runtimes")}
         versions = {"edgekit": __version__, "numpy": np.__version__}
-        return {"device": {**telemetry.facts(), "versions": versions, "missing": runtimes}, "scratch": self._scratch}
+        device = {**telemetry.facts(), **clocks.facts(), "versions": versions, "missing": runtimes}
+        return {"device": device, "scratch": self._scratch}
 
     def open(
         self,

@@ -139,6 +139,12 @@ class BoardFile(Settings):
     link: Literal["local"] | SshSettings
     power_mode: str | None = None
 
+    @model_validator(mode="after")
+    def a_power_mode_can_be_set(self) -> BoardFile:
+        if self.power_mode is not None and self.link == "local":
+            raise ValueError("power_mode: is set over ssh; set it yourself on this machine, and leave it out here")
+        return self
+
 
 @dataclass(frozen=True)
 class Board:
@@ -176,7 +182,8 @@ def open_board(name: str, *, folder: Path | None = None) -> Board:
     if isinstance(board.link, str):
         return Board(path.stem, device, power_mode=board.power_mode)
     settings = {"host": board.link.ssh, "port": board.link.port, "python": board.link.python}
-    return Board(path.stem, device, "ssh", settings, board.power_mode)
+    mode = {} if board.power_mode is None else {"power_mode": board.power_mode}
+    return Board(path.stem, device, "ssh", {**settings, **mode}, board.power_mode)
 
 
 def boards(folder: Path | None = None) -> dict[str, Path]:

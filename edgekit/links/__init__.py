@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import subprocess
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
 
 class Link(ABC):
-    """An open way to a board. Used as a context manager: what was locked or started is released on the way out."""
+    """An open way to a board. Used as a context manager: what was locked or started is released on the way out.
+
+    notes: what the board could not be given (locked clocks), and why.
+    """
+
+    notes: Sequence[str] = ()
 
     @abstractmethod
     def put(self, path: Path, sha256: str) -> str:

@@ -71,8 +71,6 @@ def open_link(settings: Mapping[str, Any]) -> Link:
 
 
 class SshLink(Link):
-    """reached: what `hold` could do for steady clocks ({"locked": bool, "why": ...})."""
-
     def __init__(self, host: str, port: int = 22, python: str = "python3", power_mode: str | None = None):
         self.host, self._python = host, python
         self._ends = contextlib.ExitStack()
@@ -84,7 +82,7 @@ class SshLink(Link):
             self._agent = self._put_agent()
             self._hold = self._start(_RUN, "edgekit.bench.hold", self._root)
             self._ends.callback(end, self._hold, 30.0)  # jetson_clocks and nvpmodel put everything back
-            self.reached = self._held(power_mode)
+            self.notes = self._held(power_mode)
         except BaseException:
             self.close()
             raise
@@ -136,12 +134,13 @@ class SshLink(Link):
             path.write_bytes(content)
             return Path(self.put(path, digest)).name
 
-    def _held(self, power_mode: str | None) -> dict[str, Any]:
+    def _held(self, power_mode: str | None) -> tuple[str, ...]:
+        """The board is ours, in its power mode; what could not be done is said."""
         answer = _asked(self.host, self._hold, {"power_mode": power_mode})
         stopped = threading.Event()
         threading.Thread(target=_give_signs, args=(self._hold, stopped), daemon=True).start()
         self._ends.callback(stopped.set)
-        return answer
+        return () if answer.get("locked") else (f"clocks are not locked: {answer.get('why')}",)
 
     def _arrived(self, name: str, sha256: str, size: int) -> int | None:
         """Bytes of the file that are there; None where all are."""
