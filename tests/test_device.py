@@ -41,6 +41,13 @@ def test_a_shipped_device_obeys_its_schema_and_its_name_is_its_file(name: str) -
     assert load(Device, path).name == name
 
 
+def test_the_usual_boards_are_shipped() -> None:
+    jetsons = {name for name in resources.devices() if name.startswith("jetson-")}
+    assert len(jetsons) == 9
+    others = {"raspberry-pi-4", "raspberry-pi-5", "nvidia-t4", "nvidia-l4", "rtx-4090", "x86-cpu"}
+    assert jetsons | others <= set(resources.devices())
+
+
 def test_the_local_machine_is_a_board_by_itself(tmp_path: Path) -> None:
     board = open_board("x86-cpu", folder=tmp_path)
     assert (board.name, board.device.name, board.link) == ("x86-cpu", "x86-cpu", "local")
@@ -86,6 +93,18 @@ def test_a_board_behind_ssh_is_its_base_device_and_a_link(tmp_path: Path) -> Non
     board = open_board("my-pi", folder=tmp_path)
     assert (board.name, board.device.name, board.link) == ("my-pi", "raspberry-pi-5", "ssh")
     assert board.link_settings == {"host": "pi@10.0.0.7", "port": 2222, "python": "python3"}
+
+
+def test_a_power_mode_goes_to_the_board_by_its_name(tmp_path: Path) -> None:
+    text = "{base: jetson-orin-nano-8gb, link: {ssh: nano}, power_mode: MAXN_SUPER}"
+    write(tmp_path / "devices" / "nano.yaml", text)
+    assert open_board("nano", folder=tmp_path).link_settings["power_mode"] == "MAXN_SUPER"
+
+
+def test_a_power_mode_of_this_machine_is_refused_since_it_would_not_be_set(tmp_path: Path) -> None:
+    write(tmp_path / "devices" / "here.yaml", "{base: x86-cpu, link: local, power_mode: MAXN}")
+    with pytest.raises(InputError, match="power_mode: is set over ssh"):
+        open_board("here", folder=tmp_path)
 
 
 def test_a_host_that_ssh_would_read_as_an_option_is_refused(tmp_path: Path) -> None:
