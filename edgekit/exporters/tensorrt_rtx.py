@@ -36,14 +36,14 @@ def export(
     parent: str | None = None,
     compute_capabilities: Sequence[str] = COMPUTE_CAPABILITIES,
 ) -> Artifact:
-    """Writes an engine with its sidecar, and beside them the typed ONNX it was built from.
+    """Writes an engine (`.engine`, whatever ending `path` has) with its sidecar, beside the ONNX it was built from.
 
     Raises:
         DependencyError: TensorRT-RTX is not installed.
         GateError: TensorRT-RTX does not take the network.
         InputError: it builds for no such compute capability.
     """
-    source = path.with_suffix(".onnx")
+    source, path = path.with_suffix(".onnx"), path.with_suffix(".engine")
     onnx = tensorrt.export(model, source, preprocess=preprocess, parent=parent)
     for unused in onnx.companions:  # the file for TensorRT 8
         unused.unlink()

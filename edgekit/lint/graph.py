@@ -75,13 +75,21 @@ class Graph:
         return tuple(self._tensors[name].dims) if name in self._tensors else None
 
     def value(self, name: str) -> np.ndarray | None:
-        """A constant's value; None for what is computed, and for weights in a file beside the model."""
+        """A constant's numbers; None for what is computed, what is no number, and weights in a file beside the model.
+
+        Raises:
+            InputError: it is stored wrongly.
+        """
         from onnx import TensorProto, numpy_helper
 
         tensor = self._tensors.get(name)
         if tensor is None or tensor.data_location == TensorProto.EXTERNAL:
             return None
-        return np.asarray(numpy_helper.to_array(tensor))
+        try:
+            value = np.asarray(numpy_helper.to_array(tensor))
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"the constant '{name}' is broken", why=str(error)) from None
+        return value if value.size and value.dtype.kind not in "OSU" else None
 
     def dequantizer(self, name: str) -> Any | None:
         """The DequantizeLinear that makes a tensor, or None."""
@@ -132,16 +140,30 @@ def read(source: str | Path | Any) -> Graph:
     import onnx
 
     if isinstance(source, onnx.ModelProto):
-        return Graph(source)
+        return Graph(_sound(source, "the model", source))
     try:
         proto = onnx.load(str(source), load_external_data=False)
     except OSError as error:
         raise InputError(f"{source}: cannot be read", why=str(error.strerror or error)) from None
     except Exception as error:  # protobuf's own exceptions share no public base class
         raise InputError(f"{source}: is not an ONNX model", why=str(error).splitlines()[0]) from None
+    return Graph(_sound(proto, str(source), str(source)))
+
+
+def _sound(proto: Any, name: str, checked: Any) -> Any:
+    """The model, once onnx's checker found every operator with its inputs and no cycle: the rules walk along them.
+
+    checked: the path where there is one, because only then weights in a file beside it are found.
+    """
+    import onnx
+
+    try:
+        onnx.checker.check_model(checked)
+    except Exception as error:  # the checker's errors share no base class with protobuf's
+        raise InputError(f"{name}: is not an ONNX model", why=str(error).splitlines()[0]) from None
     if not proto.graph.node:
-        raise InputError(f"{source}: is not an ONNX model", why="it holds no operator")
-    return Graph(proto)
+        raise InputError(f"{name}: is not an ONNX model", why="it holds no operator")
+    return proto
 
 
 def is_quantizer(node: Any) -> bool:
