@@ -85,6 +85,34 @@ def compress(
 
 
 @app.command()
+def plan(
+    recipe: RecipePath,
+    runs: Runs = Path("runs"),
+    set_: Override = [],  # noqa: B006 - typer copies it
+    allow_code: AllowCode = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Rehearse a recipe within a minute: what would fail after hours fails now.
+
+    Opens boards and data, takes one step of every stage on a few images, exports, opens every file where it will run,
+    and says what will be reused, what cannot be pruned, where Q/DQ will stand, and what it will cost. It leaves nothing
+    behind; its errors and exit codes are those of `edgekit compress`.
+    """
+    with _guard(as_json):
+        from edgekit.recipe import load_recipe
+
+        loaded = load_recipe(_shipped(recipe), overrides=set_, allow_code=allow_code)
+
+        from edgekit.plan import plan as rehearse
+        from edgekit.plan.text import render
+        from edgekit.progress import Progress
+
+        planned = rehearse(loaded, runs=runs, progress=Progress(quiet=quiet))
+        typer.echo(json.dumps(planned.as_dict()) if as_json else render(planned))
+
+
+@app.command()
 def profile(
     path: Annotated[Path, typer.Argument(help="An ONNX file, a bundle or a run folder.", show_default=False)],
     runtime: Annotated[str, typer.Option(metavar="NAMES", help="onnxruntime,openvino; by default all there are.")] = "",
@@ -219,9 +247,10 @@ def devices_test(
 ) -> None:
     """Send the agent to a board, and say what is there: machine, runtimes or what to install, clocks."""
     with _guard(as_json):
+        from edgekit.device import open_board
         from edgekit.profile.boards import probe
 
-        _result(probe(name), as_json)
+        _result(probe(open_board(name)), as_json)
 
 
 @app.command()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,7 @@ from edgekit.keys import origin_key, step_key
 from edgekit.ledger import COMPRESSING, FLOAT, Ledger, Row
 from edgekit.model import Model, load_model
 from edgekit.profile import Inputs, Profile, profile
+from edgekit.profile.boards import missing
 from edgekit.report import write
 from edgekit.report.record import Report
 from edgekit.run import Run, Step
@@ -37,14 +38,14 @@ if TYPE_CHECKING:
     from edgekit.progress import Progress
     from edgekit.recipe import Recipe
 
-QUICK_S = 1.0  # how long a step is measured on its way
+QUICK_S = 1.0
 
 
 @dataclass
 class Job:
     """What one run of a recipe works with, and what it has so far.
 
-    brief: how a file is measured on its way (arguments of `profile`); the final profile takes the recipe's seconds.
+    brief_s: how long a file is measured on its way; the final profile takes the recipe's seconds.
     """
 
     recipe: Recipe
@@ -53,7 +54,7 @@ class Job:
     boards: list[Board]
     progress: Progress
     inputs: Inputs
-    brief: Mapping[str, Any] = field(default_factory=lambda: {"seconds": QUICK_S})
+    brief_s: float = QUICK_S
     ledger: Ledger = field(default_factory=Ledger)
     steps: list[Step] = field(default_factory=list)
     artifacts: dict[str, Artifact] = field(default_factory=dict)
@@ -105,8 +106,7 @@ def _goal_can_be_measured(recipe: Recipe, board: Board) -> None:
     if runtime not in board.device.runtimes:
         near = did_you_mean(runtime, board.device.runtimes)
         raise InputError(f"goal.runtime: {board.name} has no runtime '{runtime}'." + near)
-    reason = lookup.find("runtimes", runtime).missing() if board.link == "local" else None
-    if reason:
+    if reason := missing(board, runtime):  # asks a board behind a link: one that is off is known now, not in an hour
         raise DependencyError(f"goal.runtime: {reason}", next="edgekit doctor")
 
 
@@ -163,7 +163,7 @@ def _context(job: Job, work: Path) -> Context:
 
     def measure_ms(model: Model) -> float:
         candidate = Candidate("measured", _export(job, model, work / "measured.onnx"), recipe.goal.runtime)
-        measured = profile([candidate], job.boards[0], job.inputs, rounds=1, accuracy=False, **job.brief)[0]
+        measured = profile([candidate], job.boards[0], job.inputs, seconds=job.brief_s, rounds=1, accuracy=False)[0]
         return float(np.median(measured.samples_ms))
 
     return Context(work, recipe.seed, job.progress, earlier, load, measure_ms, recipe.goal, job.boards[0])
@@ -179,7 +179,7 @@ def _row(job: Job, step: Step) -> Row:
     artifact = _export(job, step.model, job.run.folder / "artifacts" / f"{step.name}.onnx")
     job.artifacts[step.name] = artifact
     candidate = Candidate(step.name, artifact, job.recipe.goal.runtime)
-    measured = profile([candidate], job.boards[0], job.inputs, rounds=1, **job.brief)[0]
+    measured = profile([candidate], job.boards[0], job.inputs, seconds=job.brief_s, rounds=1)[0]
     expected = outputs_of(step.model.net, job.data.test, job.data.preprocess)
     got = next(iter(measured.outputs.values()))
     agreed = parity.check(step.name, expected, got, quantized=artifact.precision == "int8")
@@ -205,16 +205,14 @@ def _profile_all(job: Job) -> list[Profile]:
     settings = job.recipe.profile
     results: list[Profile] = []
     for board in job.boards:
-        candidates = list(_candidates(job, board))
+        files = list(candidates(job, board))
         for scenario in settings.scenarios:
-            job.progress.note(
-                f"profiling {len(candidates)} files on {board.name}, {scenario}, {settings.seconds:g} s each"
-            )
-            results += profile(candidates, board, job.inputs, seconds=settings.seconds, scenario=scenario)
+            job.progress.note(f"profiling {len(files)} files on {board.name}, {scenario}, {settings.seconds:g} s each")
+            results += profile(files, board, job.inputs, seconds=settings.seconds, scenario=scenario)
     return results
 
 
-def _candidates(job: Job, board: Board) -> Iterator[Candidate]:
+def candidates(job: Job, board: Board) -> Iterator[Candidate]:
     """Every step's file in the goal's runtime; in other runtimes the last float file and the final one.
 
     A float file runs in every precision that the runtime offers on this board.
