@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from edgekit import lookup, resources
-from edgekit.device import config_folder, open_board
+from edgekit.device import Board, config_folder
 from edgekit.errors import InputError, did_you_mean
 from edgekit.links.ssh import host_keys
 from edgekit.profile.remote import Remote
 
 HELLO_S = 60.0
+THERE = "there"
 
 
 def add(
@@ -55,25 +56,37 @@ def add(
     return path
 
 
-def probe(name: str, *, folder: Path | None = None) -> dict[str, Any]:
+def missing(board: Board, runtime: str) -> str | None:
+    """Why a runtime cannot run on a board; None where it can. A board behind a link is asked.
+
+    Raises:
+        DeviceError, DependencyError: it cannot be reached, or lacks what every runtime needs.
+    """
+    if board.link == "local":
+        reason: str | None = lookup.find("runtimes", runtime).missing()
+        return reason
+    said = probe(board)["runtimes"][runtime]
+    return None if said == THERE else f"on {board.name}: {said}"
+
+
+def probe(board: Board) -> dict[str, Any]:
     """What a board says of itself, once the agent is there: machine, runtimes or what to install, clocks.
 
     Raises:
         DeviceError, DependencyError: what is missing, and what to do about it.
     """
-    board = open_board(name, folder=folder)
     with lookup.find("links", board.link).open_link(board.link_settings) as link:
-        remote = Remote(link.bench(), name)
+        remote = Remote(link.bench(), board.name)
         try:
             device = remote.ask("hello", HELLO_S)["device"]
         finally:
             remote.close()
         notes = list(link.notes)
     known = {key: device.get(key) for key in ("model", "cpu", "system", "python", "cores_allowed", "memory_bytes")}
-    runtimes = {runtime: reason or "there" for runtime, reason in device.get("missing", {}).items()}
+    runtimes = {runtime: reason or THERE for runtime, reason in device.get("missing", {}).items()}
     used = {runtime: runtimes.get(runtime) for runtime in board.device.runtimes}
     state = {"power_mode": device.get("power_mode"), "clocks": device.get("clocks")}
-    return {"board": name, "base": board.device.name, **known, "runtimes": used, **state, "notes": notes}
+    return {"board": board.name, "base": board.device.name, **known, "runtimes": used, **state, "notes": notes}
 
 
 def _check(name: str, host: str, base: str) -> None:
