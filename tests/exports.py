@@ -34,7 +34,7 @@ def recipes() -> ModuleType:
 def small() -> nn.Module:
     """A residual network with both kinds of skip branch, 16 and 32 channels, 8x8 gray images, BatchNorm not folded."""
     torch.manual_seed(0)
-    net: nn.Module = recipes().digits_student(10)
+    net: nn.Module = recipes().ResNet(1, 10, 16, [(16, 1), (32, 2)])
     for module in net.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean = torch.randn(module.num_features) * 0.1

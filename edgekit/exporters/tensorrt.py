@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 runtimes = ("tensorrt",)
 OPSET_8, OPSET_10 = 17, 19
 FLOAT, FLOAT16 = 1, 10  # onnx.TensorProto's numbers
-SMALLEST = 2.0**-14  # of float16's normal numbers; below, steps are coarser than the quantizer's own
+SMALLEST = 2.0**-17  # float16 has steps of 2**-24 there and moves a scale by up to 2**-8: half a step of int8
 STAYS_FLOAT = {("Resize", 1), ("Resize", 2)}  # region and scales: float32 by the standard, whatever the tensor is
 
 
@@ -131,7 +131,7 @@ def _halve_constants(proto: Any, name: str) -> None:
 def _normal_scales(proto: Any, name: str) -> None:
     """Raises the weight scales that are too small for float16, and rounds those weights again.
 
-    Such a channel's largest weight is below 127 * 2**-14 = 0.008.
+    Such a channel's largest weight is below 127 * 2**-17 = 0.001.
     """
     from onnx import numpy_helper
 
@@ -144,7 +144,7 @@ def _normal_scales(proto: Any, name: str) -> None:
             continue
         if node.input[0] not in constants:
             raise GateError(
-                f"{name}: {node.name} has the scale {float(scale.min()):g}, below float16's smallest ({SMALLEST:g})",
+                f"{name}: {node.name} has the scale {float(scale.min()):g}, too small for float16 ({SMALLEST:g})",
                 why="the activation it quantizes is almost always zero",
                 next="leave that module in float: quantize.keep_float",
             )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgekit.lint.graph import FLOATS, WEIGHTED, Graph, attribute
+from edgekit.lint.graph import FLOATS, Graph, attribute
 from edgekit.lint.numbers import EVERYWHERE
 from edgekit.lint.operators import INTEGER, TENSORRT_8_5, TENSORRT_8_6, TENSORRT_10_1
 from edgekit.lint.rule import Check, Found, Rule
@@ -91,12 +91,6 @@ def free_shape(graph: Graph) -> Found:
             yield None, f"input {value.name} has a free size"
 
 
-def float64(graph: Graph) -> Found:
-    for node in graph.of_type(*WEIGHTED):
-        if graph.tensor_type(node.input[1]) == 11:
-            yield node, "its weight is float64"
-
-
 RULES = {
     "batchnorm": Rule(
         batchnorm,
@@ -179,7 +173,7 @@ RULES = {
         operator_outside(TENSORRT_10_1),
         "warning",
         {"tensorrt": ">=10.2"},
-        "10.1 refuses the file; the tables of later parsers are not known to edgekit",
+        "the parser of 10.1 refuses the file; the tables of later parsers are not known to edgekit",
         "try it in TensorRT-RTX: `export: [tensorrt_rtx]` parses and builds it without a GPU",
     ),
     "alignment": Rule(
@@ -198,16 +192,9 @@ RULES = {
     ),
     "free-shape": Rule(
         free_shape,
-        "warning",
-        {"tensorrt": ""},
-        "the engine needs an optimization profile, and is tuned for one of the sizes",
-        "export with the size that will run",
-    ),
-    "float64": Rule(
-        float64,
         "error",
-        EVERYWHERE,
-        "refused, or computed in a precision no device is fast in",
-        "convert the weights to float32",
+        {"tensorrt": ""},
+        "no engine is built without an optimization profile, and edgekit gives none",
+        "export with the size that will run",
     ),
 }

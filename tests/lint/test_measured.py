@@ -9,9 +9,12 @@ import numpy as np
 import onnx
 import pytest
 
+from edgekit.errors import GateError
+from edgekit.exporters import tensorrt_rtx
 from edgekit.lint import lint
 from edgekit.runtimes import onnxruntime as ort
 from tests.lint.graphs import conv, graph, pair
+from tests.lint.test_rules import CASES
 
 NORM: dict[str, Any] = {"scale": np.ones(16, np.float32), "mean": np.zeros(16, np.float32)}
 START = pair("x", "a", zero="u128") + conv("a", "c")
@@ -76,3 +79,17 @@ def test_float_weights_behind_a_quantizer_make_the_file_almost_four_times_as_lar
     bad = graph(f"{quantize} {dequantize.format('q')} y = Conv(x, v)", k=levels.astype(np.float32), **scales)
     good = graph(f"{dequantize.format('k')} y = Conv(x, v)", k=levels.astype(np.int8), **scales)
     assert 3.5 < bad.ByteSize() / good.ByteSize() < 4
+
+
+@pytest.mark.parametrize(
+    "rule",
+    ["zero-point", "unsigned", "int32-bias", "integer-operator", "private-domain", "operator-newer", "free-shape"],
+)
+def test_what_the_text_says_tensorrt_refuses_tensorrt_rtx_refuses(rule: str, tmp_path: Path) -> None:
+    pytest.importorskip("tensorrt_rtx_bindings", reason=f"TensorRT-RTX is not installed: {tensorrt_rtx.PACKAGES}")
+    case = next(case for case in CASES if case.rule == rule)
+    onnx.save(case.good, tmp_path / "good.onnx")
+    onnx.save(case.bad, tmp_path / "bad.onnx")
+    tensorrt_rtx.accepts(tmp_path / "good.onnx")
+    with pytest.raises(GateError):
+        tensorrt_rtx.accepts(tmp_path / "bad.onnx")

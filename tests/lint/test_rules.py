@@ -136,7 +136,6 @@ CASES = [
         version="10.3",
     ),
     Case("free-shape", plain("Relu(x)", shape="batch,16,8,8"), CLEAN),
-    Case("float64", plain("Conv(x, k)", k=np.ones((16, 16, 1, 1), np.float64)), CLEAN),
 ]
 
 
