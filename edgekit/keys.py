@@ -29,7 +29,7 @@ CODE = [
     "quantizers",
     "settings",
     "teacher",
-    "training",
+    "training/*",
     "user_code",
 ]
 LIBRARIES = ("torch", "nncf", "torch-pruning", "numpy")

@@ -7,16 +7,68 @@ scalar, the mean over the batch, computed in float32 whatever the network's prec
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
+import numpy as np
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+if TYPE_CHECKING:
+    from edgekit.data import Split
+    from edgekit.settings import TrainSettings
+
 Distance = Callable[[Tensor, Tensor, Tensor, float], Tensor]
+LabelLoss = Callable[[Tensor, Tensor], Tensor]  # logits, labels -> scalar
+BETA = 0.999  # class-balanced: a class counts as at most 1 / (1 - BETA) images
+
+
+def of_labels(settings: TrainSettings, train: Split) -> LabelLoss:
+    """The loss that a stage's settings ask for: cross-entropy or focal, with rare classes of `train` weighed or not."""
+    counts = torch.from_numpy(np.bincount(train.labels, minlength=train.classes)).float()
+    weights = class_weights(counts) if settings.balance == "class-balanced" else None
+    shift = counts.log() if settings.balance == "balanced-softmax" else None
+
+    def loss(logits: Tensor, labels: Tensor) -> Tensor:
+        if shift is not None:
+            # Balanced Softmax (Ren et al., arXiv 2007.10740): logits + log(images of the class), in training alone
+            logits = logits.float() + shift.to(logits.device)
+        if settings.focal or weights is not None:
+            return focal(logits, labels, settings.focal, weights=weights, smoothing=settings.smoothing)
+        return cross_entropy(logits, labels, settings.smoothing)
+
+    return loss
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
     """Cross-entropy; `smoothing` spreads that share of the label evenly over the classes (arXiv 1512.00567)."""
     return F.cross_entropy(logits.float(), labels, label_smoothing=smoothing)
+
+
+def focal(
+    logits: Tensor, labels: Tensor, gamma: float, *, weights: Tensor | None = None, smoothing: float = 0.0
+) -> Tensor:
+    """sum over classes of -label * (1 - p)^gamma * log p: easy images count less   (Lin et al., arXiv 1708.02002).
+
+    weights: of each class, [classes]. gamma 0 without weights is cross-entropy.
+    """
+    classes = logits.shape[1]
+    shares = F.one_hot(labels, classes).float() if labels.dim() == 1 else labels.float()
+    shares = shares * (1 - smoothing) + smoothing / classes
+    log_p = F.log_softmax(logits.float(), dim=1)
+    each = shares * (1 - log_p.exp()).clamp_min(1e-7) ** gamma * -log_p  # clamp: the power's slope at 0 is infinite
+    if weights is not None:
+        each = each * weights.to(each.device)
+    return each.sum(dim=1).mean()
+
+
+def class_weights(counts: Tensor) -> Tensor:
+    """(1 - beta) / (1 - beta^count), scaled to a mean of 1 over the images   (Cui et al., arXiv 1901.05555).
+
+    counts: images of each class, [classes], all above 0.
+    """
+    weights = (1 - BETA) / (1 - BETA**counts)
+    return weights * counts.sum() / (weights * counts).sum()
 
 
 def kd(logits: Tensor, teacher: Tensor, labels: Tensor, temperature: float) -> Tensor:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from edgekit.stages import Outcome, Stage
 
 SCHEMA = "edgekit.step/1"
+CHECKPOINTS = "checkpoints"  # in a step's folder, while it trains
 
 
 @dataclass(frozen=True)
@@ -112,8 +113,8 @@ class Run:
         found = self._find(key)
         if found is not None:
             return self._read(found, stage, key)
-        work = self.folder / "steps" / f".{key.digest[:16]}-{os.getpid()}"
-        work.mkdir()
+        work = self.folder / "steps" / f".{key.digest[:16]}"  # one writer: the folder is locked
+        work.mkdir(exist_ok=True)
         try:
             started = time.monotonic()
             outcome = make(work)
@@ -127,7 +128,7 @@ class Run:
         except OSError as error:
             raise _full(error, self.folder) from error
         finally:
-            shutil.rmtree(work, ignore_errors=True)
+            _drop_unless_resumable(work)
         return step
 
     def failed(self, error: EdgekitError) -> None:
@@ -154,8 +155,10 @@ class Run:
             _flush(path)
         (work / "stage.json").write_text(json.dumps(record, indent=1))
         _flush(work / "stage.json")
-        work.rename(self.folder / "steps" / step.key.digest)
+        finished = self.folder / "steps" / step.key.digest
+        work.rename(finished)
         _flush(self.folder / "steps")
+        shutil.rmtree(finished / CHECKPOINTS, ignore_errors=True)
 
     def _find(self, key: Key) -> Path | None:
         """A verified folder of that key: here, else brought here from a run beside this one."""
@@ -179,9 +182,9 @@ class Run:
         return Step(stage.step, stage.kind, key, model, record["metrics"], notes, record["seconds"], True)
 
     def _sweep(self) -> None:
-        """Removes what a killed process left behind."""
+        """Removes what a killed process left behind, but for trainings that go on."""
         for path in (self.folder / "steps").glob(".*"):
-            shutil.rmtree(path, ignore_errors=True)
+            _drop_unless_resumable(path)
         (self.folder / "failure.json").unlink(missing_ok=True)
 
 
@@ -218,6 +221,12 @@ def _verified(folder: Path) -> bool:
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
+
+
+def _drop_unless_resumable(work: Path) -> None:
+    """Removes the folder of a step that is not finished; one with checkpoints stays for the next run of the step."""
+    if not any(work.glob(f"{CHECKPOINTS}/*.json")):
+        shutil.rmtree(work, ignore_errors=True)
 
 
 def _same(one: Model, other: Model) -> bool:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -99,7 +99,13 @@ class TrainSettings(Settings):
     """How a stage trains.
 
     lr: peak learning rate. warmup: share of all steps. smoothing: label smoothing.
-    precision: 'auto' measures float32 against bfloat16 for a few steps and takes the faster.
+    focal: gamma of the focal loss, 0 for none. balance: how rare classes get their weight.
+    accumulate: parts in which a batch is computed, one after the other. precision: 'auto' measures float32 against
+    bfloat16, and the memory order, for a few steps and takes the faster.
+    ema: decay of the exponential average of the weights. swa: share of the epochs, at the end, whose weights are
+    averaged. patience: epochs without a better validation accuracy after which training stops, and the best is taken.
+    rates: factor on the learning rate by layer (`{stem: 0, blocks: 0.1}`); a part of a name counts for all below it,
+    0 freezes. batchnorm: 'frozen' keeps the statistics of a pretrained network.
     """
 
     epochs: Count
@@ -111,10 +117,26 @@ class TrainSettings(Settings):
     schedule: Literal["cosine", "one-cycle", "step", "constant"] = "cosine"
     warmup: Share = 0.05
     smoothing: Share = 0.0
+    focal: Annotated[float, Field(ge=0)] = 0.0
+    balance: Literal["class-balanced", "balanced-softmax"] | None = None
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    swa: Share = 0.0
+    patience: Count | None = None
     clip: Positive | None = None
+    accumulate: Count = 1
+    rates: dict[str, Annotated[float, Field(ge=0)]] = Field(default={})
+    batchnorm: Literal["train", "frozen"] = "train"
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     augment: AugmentSettings = AugmentSettings()
+
+    @model_validator(mode="after")
+    def _one_ending(self) -> Self:
+        given = [key for key in ("ema", "swa", "patience") if getattr(self, key)]
+        if len(given) > 1 and given != ["ema", "patience"]:
+            raise ValueError(f"{' and '.join(given)} contradict each other: each says which weights are taken")
+        if self.accumulate > self.batch:
+            raise ValueError(f"accumulate: {self.accumulate} parts of a batch of {self.batch}")
+        return self
 
 
 class ProfileSettings(Settings):

@@ -7,16 +7,21 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from edgekit.losses import Distance, cross_entropy
+from edgekit.losses import Distance, LabelLoss, cross_entropy
 
 # images as the network takes them, its outputs, labels -> scalar
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def distilled(
-    teachers: Sequence[nn.Module], distance: Distance, *, temperature: float, alpha: float, smoothing: float = 0.0
+    teachers: Sequence[nn.Module],
+    distance: Distance,
+    *,
+    temperature: float,
+    alpha: float,
+    labelled: LabelLoss = cross_entropy,
 ) -> Loss:
-    """A loss: alpha * distance(student, teacher) + (1 - alpha) * cross-entropy(student, labels).
+    """A loss: alpha * distance(student, teacher) + (1 - alpha) * labelled(student, labels).
 
     Several teachers count as the mean of their probabilities. Their weights and statistics never change.
     """
@@ -26,7 +31,7 @@ def distilled(
         guided = distance(outputs, ensemble(images), labels, temperature)
         if alpha == 1:
             return guided
-        return alpha * guided + (1 - alpha) * cross_entropy(outputs, labels, smoothing)
+        return alpha * guided + (1 - alpha) * labelled(outputs, labels)
 
     return loss
 

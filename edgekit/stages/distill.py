@@ -5,7 +5,6 @@ Loss: alpha * KD(student, teacher; temperature) + (1 - alpha) * cross-entropy(st
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
@@ -34,19 +33,20 @@ class Stage(Base, TrainSettings):
 
     def apply(self, model: Model, data: Data, context: Context) -> Outcome:
         from edgekit.evaluate import outputs_of, top1
-        from edgekit.losses import KD
+        from edgekit.losses import KD, of_labels
         from edgekit.teacher import distilled
         from edgekit.training import train
 
         names = [self.teacher] if isinstance(self.teacher, str) else self.teacher
         teachers = [context.model(name).net for name in names] if names else [model.copy().net]
         student = context.load(self.student) if self.student else model.copy()
-        loss = distilled(
-            teachers, KD[self.loss], temperature=self.temperature, alpha=self.alpha, smoothing=self.smoothing
-        )
-        trained = train(student.net, data, self, seed=context.seed, progress=context.progress, loss=loss)
+        labelled = of_labels(self, data.train)
+        loss = distilled(teachers, KD[self.loss], temperature=self.temperature, alpha=self.alpha, labelled=labelled)
+        seed, folder = context.seed, context.step_dir
+        trained = train(student.net, data, self, seed=seed, progress=context.progress, loss=loss, folder=folder)
         best = max(top1(outputs_of(net, data.validation, data.preprocess), data.validation.labels) for net in teachers)
-        return Outcome(student, {**asdict(trained), "teacher_accuracy": best}, _doubts(best, trained.accuracy))
+        notes = (*trained.notes, *_doubts(best, trained.accuracy))
+        return Outcome(student, {**trained.metrics, "teacher_accuracy": best}, notes)
 
 
 def _doubts(teacher: float, student: float) -> tuple[str, ...]:

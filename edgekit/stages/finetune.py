@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from edgekit.settings import TrainSettings
@@ -21,5 +20,5 @@ class Stage(Base, TrainSettings):
         from edgekit.training import train
 
         tuned = model.copy()
-        trained = train(tuned.net, data, self, seed=context.seed, progress=context.progress)
-        return Outcome(tuned, asdict(trained))
+        trained = train(tuned.net, data, self, seed=context.seed, progress=context.progress, folder=context.step_dir)
+        return Outcome(tuned, trained.metrics, trained.notes)

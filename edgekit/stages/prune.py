@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from edgekit.data import Data
     from edgekit.model import Model
     from edgekit.teacher import Loss
+    from edgekit.training import Trained
 
 SEARCH_STEPS = 7  # halvings of the share to remove: 1 % resolution
 MEASURED_STEPS = 5
@@ -89,9 +90,11 @@ class Stage(Base):
             "frozen": [asdict(one) for one in frozen],
         }
         metrics |= self._gain(model, pruned, context)
-        trained = self._recover(pruned, data, context)
         notes = tuple(f"'{one.layer}' keeps its channels: {one.reason}" for one in frozen)
-        return Outcome(pruned, {**metrics, **trained}, notes)
+        trained = self._recover(pruned, data, context)
+        if trained is None:
+            return Outcome(pruned, metrics, notes)
+        return Outcome(pruned, {**metrics, **trained.metrics}, (*notes, *trained.notes))
 
     def _scores(self, model: Model, data: Data, context: Context, groups: Any) -> dict[str, Tensor]:
         import torch
@@ -152,24 +155,25 @@ class Stage(Base):
             )
         return {"before_ms": old_ms, "after_ms": new_ms, "speedup": gain}
 
-    def _recover(self, pruned: Model, data: Data, context: Context) -> dict[str, Any]:
+    def _recover(self, pruned: Model, data: Data, context: Context) -> Trained | None:
         from edgekit.training import reestimate_batchnorm, train
 
         reestimate_batchnorm(pruned.net, data)
         if self.recover is None:
-            return {}
-        loss = _taught(self.recover, context)
-        return asdict(train(pruned.net, data, self.recover, seed=context.seed, progress=context.progress, loss=loss))
+            return None
+        seed, folder, loss = context.seed, context.step_dir, _taught(self.recover, data, context)
+        return train(pruned.net, data, self.recover, seed=seed, progress=context.progress, loss=loss, folder=folder)
 
 
-def _taught(recover: Recover, context: Context) -> Loss | None:
-    from edgekit.losses import kd
+def _taught(recover: Recover, data: Data, context: Context) -> Loss | None:
+    from edgekit.losses import kd, of_labels
     from edgekit.teacher import distilled
 
     if recover.teacher is None:
         return None
     teacher = context.model(recover.teacher).net
-    return distilled([teacher], kd, temperature=recover.temperature, alpha=recover.alpha, smoothing=recover.smoothing)
+    labelled = of_labels(recover, data.train)
+    return distilled([teacher], kd, temperature=recover.temperature, alpha=recover.alpha, labelled=labelled)
 
 
 def _gradients(net: nn.Module, data: Data) -> None:

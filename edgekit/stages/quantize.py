@@ -5,7 +5,6 @@ Learned step size: Esser et al., arXiv 1902.08153. BatchNorm is folded first: in
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -33,7 +32,7 @@ class Stage(Base):
     qat_epochs: Annotated[int, Field(ge=0)] = 2
     images: Count = 512
     batch: Count = 128
-    lr: Positive = 0.005
+    lr: Positive = 0.002
     teacher: str | None = None
     temperature: Positive = 4.0
     alpha: Share = 0.7
@@ -72,15 +71,16 @@ class Stage(Base):
             epochs=self.qat_epochs, batch=self.batch, lr=self.lr, weight_decay=0.0, precision="float32"
         )
         loss = self._loss(context)
-        trained = train(learned.net, data, settings, seed=context.seed, progress=context.progress, loss=loss)
-        metrics = {**metrics, **asdict(trained), "qat_accuracy": trained.accuracy}
+        seed, folder = context.seed, context.step_dir
+        trained = train(learned.net, data, settings, seed=seed, progress=context.progress, loss=loss, folder=folder)
+        metrics = {**metrics, **trained.metrics, "qat_accuracy": trained.accuracy}
         if trained.accuracy >= metrics["ptq_accuracy"]:
-            return Outcome(learned, metrics)
+            return Outcome(learned, metrics, trained.notes)
         note = (
             f"quantization-aware training lost to calibration alone on the validation images "
             f"({100 * trained.accuracy:.1f} % against {100 * metrics['ptq_accuracy']:.1f} %) and was discarded"
         )
-        return Outcome(calibrated, metrics, (note,))
+        return Outcome(calibrated, metrics, (*trained.notes, note))
 
     def _loss(self, context: Context) -> Any:
         from edgekit.losses import kd
