@@ -34,7 +34,13 @@ LOW, HIGH = 0.97, 1.03
 # (where the processor has bfloat16 the plugin would take that), and threads that may change their core.
 BENCHMARK_APP = ["-api", "sync", "-nireq", "1", "-hint", "none", "-nstreams", "1", "-nthreads", "1"]
 BENCHMARK_APP += ["-infer_precision", "f32", "-pin", "NO", "-report_type", "no_counters", "-json_stats"]
-RUN_BENCHMARK_APP = "from openvino.tools.benchmark.main import main; main()"
+# Without its telemetry, as edgekit runs OpenVINO.
+RUN_BENCHMARK_APP = """
+import sys
+sys.modules["openvino_telemetry"] = None
+from openvino.tools.benchmark.main import main
+main()
+"""
 PLAIN_LOOP = """
 import statistics, sys, time
 import numpy as np, onnxruntime

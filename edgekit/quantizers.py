@@ -12,6 +12,7 @@ import copy
 import io
 import logging
 import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -184,10 +185,10 @@ def _place(net: nn.Module, batches: Sequence[Tensor], keep_float: Sequence[str])
             ignored_scope=nncf.IgnoredScope(patterns=ignored, validate=True) if ignored else None,
             # Bias correction would compile NNCF's C++ extension.
             advanced_parameters=nncf.AdvancedQuantizationParameters(
-            disable_bias_correction=True,
-            # NNCF may give each channel before a depthwise convolution a scale; no runtime executes that in int8.
-            activations_quantization_params=_per_tensor(),
-        ),
+                disable_bias_correction=True,
+                # NNCF may give each channel before a depthwise convolution a scale; no runtime executes that in int8.
+                activations_quantization_params=_per_tensor(),
+            ),
         )
     return quantized
 
@@ -207,6 +208,7 @@ def _ignored(net: nn.Module, path: str) -> str:
 def _nncf() -> Any:
     """NNCF, imported late, without its telemetry, its progress bars and its remarks."""
     os.environ.setdefault("NNCF_CI", "1")  # the switch NNCF's own CI uses: no telemetry is sent
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # NNCF imports OpenVINO, which reports it
     import nncf
     import nncf.torch
 

@@ -8,6 +8,7 @@ https://docs.openvino.ai/2025/openvino-workflow/running-inference/optimize-infer
 from __future__ import annotations
 
 import importlib.util
+import sys
 import time
 from typing import Any, Dict, List, Mapping, Optional, Tuple
 
@@ -133,7 +134,9 @@ class OpenVinoSession(Session):
 
 
 def _core() -> Any:
-    # Reading and compiling send nothing home; OpenVINO's telemetry sits in its model converter, which is not used.
+    # The package reports its own import and leaves an identifier in ~/intel (openvino/tools/ovc/telemetry_utils.py),
+    # unless its telemetry cannot be imported; then it takes a stub.
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     import openvino
 
     return openvino.Core()
