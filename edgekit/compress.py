@@ -57,7 +57,7 @@ class Job:
     brief_s: float = QUICK_S
     ledger: Ledger = field(default_factory=Ledger)
     steps: list[Step] = field(default_factory=list)
-    artifacts: dict[str, Artifact] = field(default_factory=dict)
+    artifacts: dict[tuple[str, str], Artifact] = field(default_factory=dict)  # by format and step
     notes: list[str] = field(default_factory=list)
     started: float = field(default_factory=time.time)
 
@@ -162,22 +162,35 @@ def _context(job: Job, work: Path) -> Context:
         return known[name].copy() if name in known else load(name)
 
     def measure_ms(model: Model) -> float:
-        candidate = Candidate("measured", _export(job, model, work / "measured.onnx"), recipe.goal.runtime)
+        artifact = _export(job, model, _format_for(job, recipe.goal.runtime), work / "measured.onnx")
+        candidate = Candidate("measured", artifact, recipe.goal.runtime)
         measured = profile([candidate], job.boards[0], job.inputs, seconds=job.brief_s, rounds=1, accuracy=False)[0]
         return float(np.median(measured.samples_ms))
 
     return Context(work, recipe.seed, job.progress, earlier, load, measure_ms, recipe.goal, job.boards[0])
 
 
-def _export(job: Job, model: Model, path: Path) -> Artifact:
-    artifact: Artifact = lookup.find("exporters", "onnx").export(model, path, preprocess=job.data.preprocess.as_dict())
+def _export(job: Job, model: Model, form: str, path: Path) -> Artifact:
+    artifact: Artifact = lookup.find("exporters", form).export(model, path, preprocess=job.data.preprocess.as_dict())
     return artifact
+
+
+def _artifact(job: Job, form: str, step: Step) -> Artifact:
+    """A step's file in one format, written when it is first asked for."""
+    if (form, step.name) not in job.artifacts:
+        name = f"{step.name}.onnx" if form == "onnx" else f"{step.name}.{form}.onnx"
+        job.artifacts[form, step.name] = _export(job, step.model, form, job.run.folder / "artifacts" / name)
+    return job.artifacts[form, step.name]
+
+
+def _format_for(job: Job, runtime: str) -> str:
+    """The first of the recipe's exports that a runtime reads; the reader has made sure that there is one."""
+    return next(form for form in job.recipe.export if runtime in lookup.find("exporters", form).runtimes)
 
 
 def _row(job: Job, step: Step) -> Row:
     """Exports a step, checks that the file is the network, and measures it briefly on the goal's board."""
-    artifact = _export(job, step.model, job.run.folder / "artifacts" / f"{step.name}.onnx")
-    job.artifacts[step.name] = artifact
+    artifact = _artifact(job, _format_for(job, job.recipe.goal.runtime), step)
     candidate = Candidate(step.name, artifact, job.recipe.goal.runtime)
     measured = profile([candidate], job.boards[0], job.inputs, seconds=job.brief_s, rounds=1)[0]
     expected = outputs_of(step.model.net, job.data.test, job.data.preprocess)
@@ -217,24 +230,32 @@ def candidates(job: Job, board: Board) -> Iterator[Candidate]:
 
     A float file runs in every precision that the runtime offers on this board.
     """
-    for runtime in board.device.runtimes:
-        if runtime not in lookup.find("exporters", "onnx").runtimes:
-            continue
-        if board.link == "local" and (reason := lookup.find("runtimes", runtime).missing()):
-            job.notes.append(f"not measured in {runtime}: {reason}")
-            continue
-        labels = list(job.artifacts) if runtime == job.recipe.goal.runtime else _last_float_and_final(job)
-        for label in labels:
-            artifact = job.artifacts[label]
-            yield Candidate(label, artifact, runtime)
-            if artifact.precision == "float32":
-                others = [p for p in board.precisions(runtime) if p in FLOAT and p != "float32"]
-                yield from (Candidate(label, artifact, runtime, {"precision": p}) for p in others)
+    for form in job.recipe.export:
+        for runtime in lookup.find("exporters", form).runtimes:
+            if runtime not in board.device.runtimes:
+                continue
+            if board.link == "local" and (reason := lookup.find("runtimes", runtime).missing()):
+                job.notes.append(f"not measured in {runtime}: {reason}")
+                continue
+            steps = _measured_steps(job) if runtime == job.recipe.goal.runtime else _last_float_and_final(job)
+            for step in steps:
+                artifact = _artifact(job, form, step)
+                yield Candidate(step.name, artifact, runtime)
+                if artifact.precision == "float32":
+                    others = [p for p in board.precisions(runtime) if p in FLOAT and p != "float32"]
+                    yield from (Candidate(step.name, artifact, runtime, {"precision": p}) for p in others)
 
 
-def _last_float_and_final(job: Job) -> list[str]:
-    floats = [label for label, artifact in job.artifacts.items() if artifact.precision == "float32"]
-    return list(dict.fromkeys([*floats[-1:], *list(job.artifacts)[-1:]]))
+def _measured_steps(job: Job) -> list[Step]:
+    """The steps that have a row: `original` only where it is the baseline."""
+    rows = {row.step for row in job.ledger.rows}
+    return [step for step in job.steps if step.name in rows]
+
+
+def _last_float_and_final(job: Job) -> list[Step]:
+    steps = _measured_steps(job)
+    floats = [step for step in steps if not any(edit["kind"] == "quantize" for edit in step.model.edits)]
+    return [*floats[-1:], *(steps[-1:] if steps[-1:] != floats[-1:] else [])]
 
 
 def _finish(job: Job, profiles: list[Profile]) -> Report:

@@ -1,5 +1,5 @@
 """Model -> Artifact. One file per format; each has
 
 runtimes: which runtimes read its files
-export(model, path, *, scheme, preprocess, parent) -> Artifact
+export(model, path, *, preprocess=None, parent=None) -> Artifact
 """
