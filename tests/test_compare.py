@@ -6,11 +6,19 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from typer.testing import CliRunner
 
-from edgekit.compare import compare
-from edgekit.errors import GateError, InputError
+from edgekit.artifact import Candidate
+from edgekit.cli import app
+from edgekit.compare import compare, share
+from edgekit.device import open_board
+from edgekit.errors import GateError, InputError, UsageError
 from edgekit.ledger import Final, Ledger
+from edgekit.profile import Inputs
+from edgekit.subject import Load, Subject, measure
+from tests import tiny_onnx
 from tests.records import accuracy, final, profile
 
 OLD = final("quantize int8 onnxruntime", 1.0, device={"cpu": "test", "governor": "performance"})
@@ -70,6 +78,8 @@ def test_a_regression_ends_with_exit_code_5(tmp_path: Path) -> None:
         ({"scope": "device"}, "scope was 'host', is 'device'"),
         ({"threads": 2}, "threads was 1, is 2"),
         ({"batch": 8}, "batch was 1, is 8"),
+        ({"streams": 4}, "streams was 1, is 4"),
+        ({"engine": {"cores": [1]}}, r"cores was None, is [1]"),
         ({"input_kind": "random"}, "input_kind was 'test set', is 'random'"),
         ({"device": {"cpu": "test", "governor": "powersave"}}, "device governor was 'performance', is 'powersave'"),
         ({"device": {"cpu": "other", "governor": "performance"}}, "device cpu was 'test', is 'other'"),
@@ -125,3 +135,54 @@ def test_a_file_that_is_none_of_ours_is_refused(tmp_path: Path, text: str) -> No
     (tmp_path / "a.json").write_text(text)
     with pytest.raises(InputError):
         compare(tmp_path / "a.json", tmp_path / "a.json", 0.05)
+
+
+def test_what_was_fastest_and_is_again_is_confirmed(tmp_path: Path) -> None:
+    other = final("prune float32 onnxruntime", 2.0)
+    made = compare(write(tmp_path / "a.json", other, OLD), write(tmp_path / "b.json", slower(1.04), other), 0.05)
+    (order,) = made.orders
+    assert (order.fastest, order.other, order.state) == (OLD.name, other.name, "confirmed")
+    assert (order.before.value, order.after.value) == pytest.approx((0.5, 0.52))
+    assert str(order).startswith(f"{OLD.name} was the fastest, confirmed: time over {other.name}'s on x86-cpu: 0.5 [")
+
+
+@pytest.mark.parametrize(("after", "state"), [((0.9, 1.1, 0.9, 1.1, 1.0), "inside the noise"), (None, "reversed")])
+def test_an_order_that_is_not_seen_again_is_inside_the_noise_or_reversed(
+    tmp_path: Path, after: tuple[float, ...] | None, state: str
+) -> None:
+    other = final("prune float32 onnxruntime", 1.2)
+    again = replace(OLD, rounds_p50_ms=after) if after else slower(2.0)
+    again_other = replace(other, rounds_p50_ms=(1.0,) * 5) if after else other
+    made = compare(write(tmp_path / "a.json", OLD, other), write(tmp_path / "b.json", again, again_other), 2.0)
+    assert [order.state for order in made.orders] == [state]
+
+
+def test_an_order_measured_again_in_new_processes_is_confirmed(tmp_path: Path) -> None:
+    path = tiny_onnx.write(tmp_path / "tiny.onnx")
+    pair = [Candidate(f"{ms}ms", tiny_onnx.artifact(path), "null", {"sleep_ms": ms}) for ms in (1, 4)]
+    here = open_board("x86-cpu")
+    for name in ("first.json", "again.json"):
+        measure(Subject(tuple(pair), here, Inputs(np.zeros((1, 1)))), Load(seconds=0.4), out=tmp_path / name)
+    made = compare(tmp_path / "first.json", tmp_path / "again.json", 1.0)
+    assert [(order.fastest, order.state) for order in made.orders] == [("1ms int8 null", "confirmed")]
+    assert made.orders[0].after.value == pytest.approx(1 / 4, rel=0.2)
+
+
+def test_the_command_ends_with_5_on_a_regression_and_3_on_incomparables(tmp_path: Path) -> None:
+    old, new = write(tmp_path / "a.json", OLD), write(tmp_path / "b.json", slower(1.2))
+    other = write(tmp_path / "c.json", replace(OLD, threads=2))
+    regressed = CliRunner().invoke(app, ["compare", str(old), str(new)])
+    assert (regressed.exit_code, "became slower" in regressed.stderr, "1.20 [" in regressed.stdout) == (5, True, True)
+    assert CliRunner().invoke(app, ["compare", str(old), str(new), "--max-regress", "25%"]).exit_code == 0
+    refused = CliRunner().invoke(app, ["compare", str(old), str(other)])
+    assert (refused.exit_code, "threads was 1, is 2" in refused.stderr) == (3, True)
+    as_json = CliRunner().invoke(app, ["compare", str(old), str(old), "--json"])
+    assert json.loads(as_json.stdout)["changes"][0]["before_ms"] == 1.0
+
+
+def test_a_share_is_written_in_percent() -> None:
+    assert share("5%") == 0.05
+    assert share("2.5 %") == 0.025
+    for text in ("5", "0.05", "five%", "-5%"):
+        with pytest.raises(UsageError, match="no percentage"):
+            share(text)

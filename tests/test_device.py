@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from edgekit import resources
-from edgekit.device import Device, detect, load, machine, open_board
+from edgekit.cli import app
+from edgekit.device import Device, describe, detect, known, load, machine, open_board
 from edgekit.errors import InputError
 
 MINIMAL = """\
@@ -175,3 +178,35 @@ def test_an_installed_wheel_reads_what_the_build_put_into_the_package(
     write(tmp_path / "devices" / "only.yaml", MINIMAL.format(name="only"))
     monkeypatch.setattr(resources, "_INSTALLED", tmp_path)
     assert list(resources.devices()) == ["only"]
+
+
+def test_every_known_name_is_listed_with_how_it_is_reached_even_a_broken_one(
+    tmp_path: Path, no_user_boards: Path
+) -> None:
+    write(no_user_boards / "my-pi.yaml", "{base: raspberry-pi-5, link: {ssh: pi@10.0.0.7}}")
+    write(no_user_boards / "broken.yaml", "{base: raspberry-pi-5, lnk: local}")
+    told = known(tmp_path)
+    assert told["x86-cpu"].endswith("(a board by itself)")
+    assert told["raspberry-pi-5"].endswith("(a kind of device: write a board file to reach yours)")
+    assert told["my-pi"].startswith("board: raspberry-pi-5, link ssh pi@10.0.0.7")
+    assert told["broken"].startswith("cannot be read: ")
+
+
+def test_a_board_is_described_by_its_device_and_its_link(tmp_path: Path, no_user_boards: Path) -> None:
+    write(no_user_boards / "my-pi.yaml", "{base: raspberry-pi-5, link: {ssh: pi@10.0.0.7}}")
+    told = describe("my-pi", folder=tmp_path)
+    assert (told["board"], told["link"], told["host"], told["name"]) == (
+        "my-pi",
+        "ssh",
+        "pi@10.0.0.7",
+        "raspberry-pi-5",
+    )
+    assert describe("raspberry-pi-5", folder=tmp_path)["schema"] == "edgekit.device/1"
+    with pytest.raises(InputError, match="Did you mean 'raspberry-pi-5'"):
+        describe("raspberry-pi-6", folder=tmp_path)
+
+
+def test_the_devices_commands_give_json_and_text() -> None:
+    for words, key in ((["list"], "x86-cpu"), (["show", "x86-cpu"], "runtimes"), (["detect"], "instruction_sets")):
+        assert key in json.loads(CliRunner().invoke(app, ["devices", *words, "--json"]).stdout)
+        assert key in CliRunner().invoke(app, ["devices", *words]).stdout

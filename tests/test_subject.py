@@ -13,9 +13,11 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
+from typer.testing import CliRunner
 
 from edgekit.artifact import Candidate, sha256_of
 from edgekit.bundle import write_bundle
+from edgekit.cli import app
 from edgekit.errors import InputError, IntegrityError, UsageError
 from edgekit.ledger import Ledger
 from edgekit.profile import Profile
@@ -224,22 +226,32 @@ def test_a_place_that_cannot_be_written_is_refused_before_time_is_spent(tmp_path
 
 
 def test_profiling_writes_nothing_at_home_and_needs_no_torch(tmp_path: Path) -> None:
-    (tmp_path / "home").mkdir()
-    done = _edgekit("profile", str(tiny_onnx.write(tmp_path / "tiny.onnx")), "--seconds", "0.3", "--json", at=tmp_path)
+    home = tmp_path / "home"
+    home.mkdir()
+    path = tiny_onnx.write(tmp_path / "tiny.onnx")
+    usual = {key: value for key, value in os.environ.items() if not key.startswith("XDG_")}
+    done = subprocess.run(
+        [sys.executable, "-c", COMMAND, "profile", str(path), "--seconds", "0.3", "--json"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=False,
+        timeout=120,
+        env={**usual, "HOME": str(home), "PYTHONPATH": str(Path(__file__).parent.parent)},
+    )
     assert done.returncode == 0, done.stderr
     rows = json.loads(done.stdout)["profiles"]
     assert [row["engine"]["runtime"] for row in rows] == ["onnxruntime", "openvino"]
     assert "torch was imported: False" in done.stderr
-    assert list((tmp_path / "home").rglob("*")) == []  # no telemetry, no identifier, no cache
-    assert {path.name for path in tmp_path.iterdir()} == {"home", "tiny.onnx"}
+    assert list(home.rglob("*")) == []  # no telemetry, no identifier, no cache
+    assert {one.name for one in tmp_path.iterdir()} == {"home", "tiny.onnx"}
 
 
 def test_the_table_says_what_is_measured_what_is_doubted_and_what_is_unknown(tmp_path: Path) -> None:
-    done = _edgekit(
-        "profile", str(tiny_onnx.write(tmp_path / "tiny.onnx")), "--runtime", "onnxruntime", "--seconds", "0.2",
-        "--scenario", "camera@50", "-q", at=tmp_path,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    path = tiny_onnx.write(tmp_path / "tiny.onnx")
+    words = ["--runtime", "onnxruntime", "--seconds", "0.2", "--scenario", "camera@50", "-q"]
+    done = CliRunner().invoke(app, ["profile", str(path), *words])
+    assert done.exit_code == 0, done.output
     assert max(map(len, done.stdout.splitlines())) <= 100
     told = " ".join(done.stdout.split())
     assert "inputs: random" in told
@@ -263,20 +275,5 @@ def test_a_wrong_argument_ends_with_its_code_and_what_to_write(
     tmp_path: Path, arguments: list[str], code: int, said: str
 ) -> None:
     path = str(tiny_onnx.write(tmp_path / "tiny.onnx"))
-    done = _edgekit("profile", path, "--runtime", "onnxruntime", *arguments, at=tmp_path)
-    assert (done.returncode, said in done.stderr) == (code, True), done.stderr
-
-
-def _edgekit(*arguments: str, at: Path) -> subprocess.CompletedProcess[str]:
-    """A command line whose home is the folder `home`."""
-    root = str(Path(__file__).parent.parent)
-    usual = {key: value for key, value in os.environ.items() if not key.startswith("XDG_")}
-    return subprocess.run(
-        [sys.executable, "-c", COMMAND, *arguments],
-        capture_output=True,
-        text=True,
-        cwd=at,
-        check=False,
-        timeout=120,
-        env={**usual, "HOME": str(at / "home"), "PYTHONPATH": root, "PYTHONDONTWRITEBYTECODE": "1"},
-    )
+    done = CliRunner().invoke(app, ["profile", path, "--runtime", "onnxruntime", *arguments])
+    assert (done.exit_code, said in done.stderr) == (code, True), done.output
