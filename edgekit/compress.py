@@ -20,10 +20,11 @@ from edgekit.artifact import Artifact, Candidate
 from edgekit.bundle import GOLDEN, write_bundle
 from edgekit.data import Data, open_data
 from edgekit.device import Board, detect, open_board
-from edgekit.errors import DependencyError, EdgekitError, InputError, did_you_mean
+from edgekit.errors import DependencyError, EdgekitError, GateError, InputError, did_you_mean
 from edgekit.evaluate import outputs_of
 from edgekit.keys import origin_key, step_key
 from edgekit.ledger import COMPRESSING, FLOAT, Ledger, Row
+from edgekit.lint import lint
 from edgekit.model import Model, load_model
 from edgekit.profile import Inputs, Profile, profile
 from edgekit.profile.boards import missing
@@ -183,6 +184,13 @@ def _artifact(job: Job, form: str, step: Step) -> Artifact:
     return job.artifacts[form, step.name]
 
 
+def _linted(artifact: Artifact, runtime: str) -> tuple[str, ...]:
+    """Where int8 falls back to float in a file of ours, as notes: the file is measured, and the verdict knows."""
+    if artifact.path.suffix != ".onnx":
+        return ()
+    return tuple(f"{one.what} ({one.cost})" for one in lint(artifact.path, runtime) if one.severity == "error")
+
+
 def _format_for(job: Job, runtime: str) -> str:
     """The first of the recipe's exports that a runtime reads; the reader has made sure that there is one."""
     return next(form for form in job.recipe.export if runtime in lookup.find("exporters", form).runtimes)
@@ -209,7 +217,7 @@ def _row(job: Job, step: Step) -> Row:
         cached=step.cached,
         seconds=step.seconds,
         metrics={**step.metrics, "parity": vars(agreed)},
-        notes=step.notes,
+        notes=(*step.notes, *_linted(artifact, job.recipe.goal.runtime)),
     )
 
 
