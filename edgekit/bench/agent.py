@@ -22,6 +22,7 @@ from edgekit import __version__, lookup
 from edgekit.bench import clocks, loads, telemetry
 from edgekit.bench.energy import Meter, meter
 from edgekit.bench.loads import Clock, Saturation
+from edgekit.bench.rails import rail_meter
 from edgekit.bench.samples import Samples
 from edgekit.errors import DeviceError, EdgekitError, InputError, UsageError, did_you_mean
 from edgekit.runtimes import Session
@@ -105,7 +106,7 @@ class Bench:
         self._inputs = Samples(session, inputs, preprocess)
         self._one = self._end_to_end(session) if scope == "e2e" else self._submit_to_result(session)
         self._streams = max(1, len(bound or ()) // int(options.get("threads", 1)))
-        self._meter = meter(session.engine)
+        self._meter = rail_meter() or meter(session.engine)
         energy = {"rail": self._meter.rail, "reason": self._meter.reason}
         return {"engine": {**session.engine, "cores": bound, "load_ms": load_ms}, "energy": energy}
 
@@ -122,9 +123,11 @@ class Bench:
 
     def idle(self, seconds: float) -> Dict[str, Any]:
         """Does nothing, for the energy that the board takes anyway."""
-        before = telemetry.read(self._meter)
-        time.sleep(seconds)
-        return {"window": telemetry.between(before, telemetry.read(self._meter), self._meter)}
+        with self._meter.window():
+            before = telemetry.read(self._meter)
+            time.sleep(seconds)
+            after = telemetry.read(self._meter)
+        return {"window": telemetry.between(before, after, self._meter)}
 
     def measure(self, seconds: float, scenario: str = "single-stream") -> Dict[str, Any]:
         """Loads the session; raw samples in milliseconds, with the board's state over exactly this window."""
@@ -133,9 +136,10 @@ class Bench:
         gc.disable()
         try:
             loads.single_stream(self._one, self._clock, min(0.2, seconds / 10))  # not kept: another had the caches
-            before = telemetry.read(self._meter)
-            facts = load()
-            after = telemetry.read(self._meter)
+            with self._meter.window():
+                before = telemetry.read(self._meter)
+                facts = load()
+                after = telemetry.read(self._meter)
         finally:
             gc.enable()
         window = telemetry.between(before, after, self._meter)

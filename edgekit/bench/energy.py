@@ -7,9 +7,10 @@ millijoules since the driver was loaded (Volta and newer). Runs on boards: Pytho
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 from pathlib import Path
-from typing import Any, Callable, Mapping, Optional, Sequence, Tuple
+from typing import Any, Callable, ContextManager, Mapping, Optional, Sequence, Tuple
 
 _ROOT = Path("/")
 Joules = Tuple[float, ...]  # one counter each
@@ -30,6 +31,10 @@ class Meter:
     ):
         self.rail, self.read, self.reason = rail, read, reason
         self._wraps_j = wraps_j
+
+    def window(self) -> ContextManager[None]:
+        """Entered around two readings whose difference is wanted, by a meter that has to watch meanwhile."""
+        return contextlib.nullcontext()
 
     def used_j(self, before: Optional[Joules], after: Optional[Joules]) -> Optional[float]:
         """Joules between two readings; a counter that went backwards has wrapped, once at most in a window."""

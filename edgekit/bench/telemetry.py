@@ -10,8 +10,9 @@ import platform
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, Optional
+from typing import Any, Dict, Optional, Tuple
 
+from edgekit.bench import limits
 from edgekit.bench.energy import Joules, Meter
 
 _ROOT = Path("/")
@@ -25,7 +26,8 @@ class Reading:
     busy_s:     core seconds that all processes have used since boot, the hypervisor's share included.
     own_s:      of these, what this process has used.
     waited_s:   seconds this process stood ready to run and was not, because others held the core.
-    throttles:  throttle events since boot. energy_j: of each counter, since some start.
+    throttles:  throttle and over-current events since boot. limits: what holds a Raspberry Pi back now.
+    energy_j:   of each counter, since some start.
     """
 
     at_s: float
@@ -35,6 +37,7 @@ class Reading:
     mhz: Optional[float] = None
     temperature_c: Optional[float] = None
     throttles: Optional[int] = None
+    limits: Optional[Tuple[str, ...]] = None
     energy_j: Optional[Joules] = None
 
 
@@ -51,7 +54,8 @@ def read(meter: Meter, root: Path = _ROOT) -> Reading:
         waited_s=_waited_s(root),
         mhz=None if khz is None else khz / 1000,
         temperature_c=None if heat is None else heat / 1000,
-        throttles=_total(cpus.glob("cpu[0-9]*/thermal_throttle/core_throttle_count")),
+        throttles=limits.events(root),
+        limits=limits.now(),
         energy_j=meter.read(),
     )
 
@@ -73,6 +77,7 @@ def between(before: Reading, after: Reading, meter: Meter) -> Dict[str, Any]:
         "mhz": after.mhz,  # at the end, while the core is still working
         "temperature_c": [before.temperature_c, after.temperature_c],
         "throttles": _difference(before.throttles, after.throttles),
+        "limits": None if after.limits is None else sorted({*(before.limits or ()), *after.limits}),
         "energy_j": meter.used_j(before.energy_j, after.energy_j),
     }
 
@@ -136,11 +141,6 @@ def _difference(before: Optional[float], after: Optional[float]) -> Optional[flo
 
 def _highest(paths: Any) -> Optional[float]:
     return max((value for value in map(_number, paths) if value is not None), default=None)
-
-
-def _total(paths: Any) -> Optional[int]:
-    values = [value for value in map(_number, paths) if value is not None]
-    return int(sum(values)) if values else None
 
 
 def _number(path: Path) -> Optional[float]:

@@ -30,6 +30,9 @@ def of_windows(windows: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     throttles = sum(window["throttles"] or 0 for window in windows)
     if throttles:
         reasons.append(f"the processor throttled {throttles:.0f} times: cool the board or choose a lower power mode")
+    limits = sorted({word for window in windows for word in window.get("limits") or ()})
+    if limits:
+        reasons.append(f"the board was held back ({', '.join(limits)}): see to its power supply and its cooling")
     return tuple(reasons)
 
 
