@@ -19,7 +19,7 @@ from typing import Annotated, Any
 import typer
 
 from edgekit import __version__
-from edgekit.errors import DeviceError, EdgekitError, GateError, Interrupted, ResourceError, UsageError
+from edgekit.errors import DependencyError, DeviceError, EdgekitError, GateError, Interrupted, ResourceError, UsageError
 
 # OpenMP's threads spin while they wait. Less of it trains a small network a tenth slower on a quiet machine and does
 # not stand still on a busy one, where a training was seen to fall to a tenth of its speed. Read when torch is loaded.
@@ -110,6 +110,30 @@ def plan(
 
         planned = rehearse(loaded, runs=runs, progress=Progress(quiet=quiet))
         typer.echo(json.dumps(planned.as_dict()) if as_json else render(planned))
+
+
+@app.command()
+def doctor(
+    recipe: Annotated[
+        Path | None, typer.Argument(help="A recipe: what it needs and is absent counts as missing.", show_default=False)
+    ] = None,
+    runs: Runs = Path("runs"),
+    allow_code: AllowCode = False,
+    as_json: AsJson = False,
+) -> None:
+    """Say what is missing or does not match on this machine, each with the command that mends it.
+
+    Exit 4 where something is missing that edgekit, or the recipe, cannot do without. Nothing heavy is imported.
+    """
+    with _guard(as_json):
+        from edgekit import doctor as doctors
+        from edgekit.recipe import load_recipe
+
+        loaded = load_recipe(_shipped(recipe), allow_code=allow_code) if recipe else None
+        found = doctors.examine(runs, loaded)
+        typer.echo(json.dumps(found.as_dict()) if as_json else doctors.render(found))
+        if found.missing:
+            raise typer.Exit(DependencyError.exit_code)
 
 
 @app.command()

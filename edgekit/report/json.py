@@ -1,4 +1,4 @@
-"""report.json: everything, for programs. `edgekit report` and `edgekit compare` read it back."""
+"""report.json: everything, for programs. `edgekit compare` reads it back."""
 
 from __future__ import annotations
 
