@@ -83,7 +83,10 @@ class DataSettings(Settings):
 
 
 class AugmentSettings(Settings):
-    """Augmentation of training images, on batches. Angles in degrees; shift and scale as a share of the side."""
+    """Augmentation of training images, on batches. Angles in degrees; shift and scale as a share of the side.
+
+    trivial: TrivialAugment. mixup, cutmix: alpha of their Beta distribution; of both, each batch gets one.
+    """
 
     flip: bool = False
     shift: Annotated[float, Field(ge=0, le=0.5)] = 0.0
@@ -92,7 +95,9 @@ class AugmentSettings(Settings):
     brightness: Share = 0.0
     contrast: Share = 0.0
     erase: Share = 0.0
+    trivial: bool = False
     mixup: Annotated[float, Field(ge=0)] = 0.0
+    cutmix: Annotated[float, Field(ge=0)] = 0.0
 
 
 class TrainSettings(Settings):

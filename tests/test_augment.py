@@ -28,7 +28,9 @@ EVERYTHING: dict[str, Any] = {
     "brightness": 0.2,
     "contrast": 0.2,
     "erase": 0.5,
+    "trivial": True,
     "mixup": 0.4,
+    "cutmix": 1.0,
 }
 
 

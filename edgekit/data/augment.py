@@ -1,8 +1,9 @@
-"""Augmentation of whole batches on tensors: flip, shift, rotate, scale, brightness, contrast, erase, mixup.
+"""Augmentation of whole batches on tensors: flip, shift, rotate, scale, colour, TrivialAugment, erase, mixup, cutmix.
 
 Shift, rotate and scale are one affine map per image and one bilinear sampling; what comes in from outside repeats the
 edge. Erase: Random Erasing, arXiv 1708.04896 (one rectangle of 2 to 33 % of the image, here in its mean colour).
-Mixup: arXiv 1710.09412 (one Beta-distributed share per batch). Every random number comes from the CPU generator given,
+Mixup: arXiv 1710.09412 (one Beta-distributed share per batch). CutMix: arXiv 1905.04899 (one rectangle per batch, the
+labels by its area). Every random number comes from the CPU generator given,
 so that the same seed gives the same images on every device.
 """
 
@@ -14,6 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 import torch.nn.functional as F
+
+from edgekit.data.trivial import trivial_augment
 
 if TYPE_CHECKING:
     from edgekit.settings import AugmentSettings
@@ -29,7 +32,7 @@ def augment(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Images uint8 or float32 of 0..255 [n, C, h, w] -> float32 of 0..255; labels int64 [n] stay.
 
-    Only mixup changes labels: to shares of each class, float32 [n, classes].
+    Only mixup and cutmix change labels: to shares of each class, float32 [n, classes].
     """
     images = images.to(torch.float32)
     if settings.flip:
@@ -38,10 +41,12 @@ def augment(
         images = _affine(images, settings, generator)
     if settings.brightness or settings.contrast:
         images = _colour(images, settings, generator)
+    if settings.trivial:
+        images = trivial_augment(images, generator)
     if settings.erase:
         images = _erase(images, settings.erase, generator)
-    if settings.mixup:
-        return _mixup(images, labels, settings.mixup, classes, generator)
+    if settings.mixup or settings.cutmix:
+        return _mixed(images, labels, settings, classes, generator)
     return images, labels
 
 
@@ -86,15 +91,37 @@ def _erase(images: torch.Tensor, share: float, generator: torch.Generator) -> to
     return torch.where(mask, images.mean(dim=(2, 3), keepdim=True), images)
 
 
-def _mixup(
-    images: torch.Tensor, labels: torch.Tensor, alpha: float, classes: int, generator: torch.Generator
+def _mixed(
+    images: torch.Tensor, labels: torch.Tensor, settings: AugmentSettings, classes: int, generator: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Every image blended with another of the batch, share ~ Beta(alpha, alpha); the labels in the same share."""
+    """Every image mixed with another of the batch, its share ~ Beta(alpha, alpha); the labels in the same share."""
+    cut = bool(settings.cutmix)
+    if settings.mixup and cut:
+        cut = bool(torch.rand((), generator=generator) < 0.5)
     seed = int(torch.randint(1 << 62, (), generator=generator))
+    alpha = settings.cutmix if cut else settings.mixup
     share = float(np.random.default_rng(seed).beta(alpha, alpha))  # torch's Beta takes no generator
     other = torch.randperm(len(images), generator=generator).to(images.device)
+    if cut:
+        images, share = _pasted(images, images[other], share, generator)
+    else:
+        images = torch.lerp(images[other], images, share)
     soft = F.one_hot(labels, classes).to(torch.float32)
-    return torch.lerp(images[other], images, share), torch.lerp(soft[other], soft, share)
+    return images, torch.lerp(soft[other], soft, share)
+
+
+def _pasted(
+    images: torch.Tensor, others: torch.Tensor, share: float, generator: torch.Generator
+) -> tuple[torch.Tensor, float]:
+    """With a rectangle of 1 - share of the area (less at the edge) from the others; and the share that stays."""
+    height, width = images.shape[2:]
+    side = math.sqrt(1 - share) / 2
+    y, x = (float(value) for value in torch.rand(2, generator=generator))
+    top, bottom = (round(height * min(max(y + half, 0), 1)) for half in (-side, side))
+    left, right = (round(width * min(max(x + half, 0), 1)) for half in (-side, side))
+    images = images.clone()
+    images[:, :, top:bottom, left:right] = others[:, :, top:bottom, left:right]
+    return images, 1 - (bottom - top) * (right - left) / (height * width)
 
 
 def _uniform(images: torch.Tensor, low: float, high: float, generator: torch.Generator) -> torch.Tensor:
