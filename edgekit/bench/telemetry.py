@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,6 +89,7 @@ def facts(root: Path = _ROOT) -> Dict[str, Any]:
     return {
         "system": platform.platform(),
         "machine": platform.machine(),
+        "emulated": emulated(Path(sys.executable), root / f"proc/{os.getppid()}/exe"),
         "python": platform.python_version(),
         "model": _text(root / "sys/firmware/devicetree/base/model"),
         "cpu": _cpu_name(root),
@@ -97,6 +99,12 @@ def facts(root: Path = _ROOT) -> Dict[str, Any]:
         "governor": _text(governor),
         "load_average": list(os.getloadavg()) if hasattr(os, "getloadavg") else None,
     }
+
+
+def emulated(ours: Path, parents: Path) -> Optional[bool]:
+    """Whether an emulator runs this Python: its file is of another machine than what really runs around it."""
+    machines = [_elf_machine(path) for path in (ours, parents)]
+    return None if None in machines else machines[0] != machines[1]
 
 
 def peak_memory_bytes(root: Path = _ROOT) -> Optional[int]:
@@ -125,6 +133,16 @@ def _cpu_name(root: Path) -> str:
         if line.startswith("model name"):
             return line.partition(":")[2].strip()
     return platform.processor()
+
+
+def _elf_machine(path: Path) -> Optional[bytes]:
+    """The two bytes e_machine of an ELF file; None where it is none, or cannot be read."""
+    try:
+        with open(path, "rb") as stream:
+            head = stream.read(20)
+    except OSError:
+        return None
+    return head[18:20] if head[:4] == b"\x7fELF" and len(head) == 20 else None
 
 
 def _kilobytes(path: Path, key: str) -> Optional[int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -100,7 +100,7 @@ def _profile(one: Measured, board: str, inputs: Inputs, plan: Plan) -> Profile:
     if plan.soak and one.temperature_c is not None and not one.has_settled:
         doubtful.append("the temperature had not settled when the soak ended: cool the board and soak it again")
     memory = [answer["peak_memory_bytes"] for answer in one.rounds]
-    return Profile(
+    row = Profile(
         candidate=one.candidate,
         board=board,
         device=one.device,
@@ -124,6 +124,23 @@ def _profile(one: Measured, board: str, inputs: Inputs, plan: Plan) -> Profile:
         state="invalid" if wrong else "degraded" if doubtful else "valid",
         reasons=tuple(wrong + doubtful),
         outputs=one.outputs,
+    )
+    return _without_times(row) if one.device.get("emulated") else row
+
+
+def _without_times(row: Profile) -> Profile:
+    """What an emulator computes is right; how long it takes says nothing about any processor."""
+    reason = "the board's processor is emulated: its times mean nothing, and are not shown"
+    return replace(
+        row,
+        rounds_ms=(),
+        load_s=0.0,
+        warmup_s=0.0,
+        deadline=None,
+        layers=(),
+        energy=Energy(reason=reason),
+        state="invalid",
+        reasons=(reason, *row.reasons),
     )
 
 

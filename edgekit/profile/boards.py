@@ -65,7 +65,10 @@ def missing(board: Board, runtime: str) -> str | None:
     if board.link == "local":
         reason: str | None = lookup.find("runtimes", runtime).missing()
         return reason
-    said = probe(board)["runtimes"][runtime]
+    found = probe(board)
+    if found["emulated"]:
+        return f"on {board.name}: its processor is emulated, nothing can be timed there"
+    said = found["runtimes"][runtime]
     return None if said == THERE else f"on {board.name}: {said}"
 
 
@@ -82,7 +85,10 @@ def probe(board: Board) -> dict[str, Any]:
         finally:
             remote.close()
         notes = list(link.notes)
-    known = {key: device.get(key) for key in ("model", "cpu", "system", "python", "cores_allowed", "memory_bytes")}
+    known = {
+        key: device.get(key)
+        for key in ("model", "cpu", "system", "emulated", "python", "cores_allowed", "memory_bytes")
+    }
     runtimes = {runtime: reason or THERE for runtime, reason in device.get("missing", {}).items()}
     used = {runtime: runtimes.get(runtime) for runtime in board.device.runtimes}
     state = {"power_mode": device.get("power_mode"), "clocks": device.get("clocks")}

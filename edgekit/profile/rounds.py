@@ -198,8 +198,9 @@ def _round(subject: Measured, plan: Plan, tell: Callable[[str], None]) -> None:
         answer = measure_once()
     subject.rounds.append(answer)
     of = "" if plan.soak else f" of {plan.rounds}"
-    median_ms = float(np.median(answer["samples_ms"]))
-    tell(f"{subject.candidate.name}: round {len(subject.rounds)}{of}, median {median_ms:.4g} ms")
+    median = f"median {float(np.median(answer['samples_ms'])):.4g} ms"
+    said = "emulated: no times" if subject.device.get("emulated") else median
+    tell(f"{subject.candidate.name}: round {len(subject.rounds)}{of}, {said}")
 
 
 def _finish(subject: Measured, link: Link, plan: Plan, folder: Path, tell: Callable[[str], None]) -> None:

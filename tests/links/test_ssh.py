@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 import threading
 import time
@@ -26,6 +27,7 @@ from tests import tiny_onnx
 from tests.links.board import PORT, TestBoard, python_there, run
 
 pytestmark = pytest.mark.slow
+ARM64 = Path(os.environ.get("EDGEKIT_ARM64", Path.home() / ".cache" / "edgekit-arm64"))
 
 
 def settings(board: TestBoard, python: str | None = None) -> dict[str, Any]:
@@ -69,6 +71,28 @@ def test_a_file_is_measured_on_the_board_and_nothing_is_left_running_there(
         np.testing.assert_allclose(row.outputs["y"], [[4.0, 12.0]] * 3)  # [2 c, 6 c]
     assert wait_until(lambda: not ssh_board.processes())
     assert list((ssh_board.cache / "tmp").iterdir()) == []
+
+
+@pytest.mark.skipif(not ARM64.is_dir(), reason=f"needs tests/links/arm64_sysroot.sh {ARM64}, and qemu-user-static")
+def test_an_emulated_arm64_board_gives_outputs_and_no_times(ssh_board: TestBoard, tmp_path: Path) -> None:
+    link = {"host": ssh_board.host, "port": PORT, "python": str(ARM64 / "python3")}
+    board = Board("arm64", load(Device, devices()["raspberry-pi-5"]), "ssh", link)
+    candidate = Candidate("tiny", tiny_onnx.artifact(tiny_onnx.write(tmp_path / "tiny.onnx")), "onnxruntime")
+    inputs = Inputs(np.full((2, 1, 4, 4), 2.0, np.float32), np.array([1, 1]))
+    told: list[str] = []
+    row = profile([candidate], board, inputs, seconds=1.0, rounds=2, report=told.append)[0]
+    assert row.device["machine"] == "aarch64"
+    np.testing.assert_allclose(row.outputs["y"], [[4.0, 12.0]] * 2)  # as on x86
+    assert row.accuracy is not None
+    assert row.accuracy.value == 1.0
+    assert row.state == "invalid"
+    assert "emulated" in row.reasons[0]
+    shown = row.as_dict()
+    assert set(shown["latency_ms"].values()) == {None}
+    assert shown["per_s"] is None
+    assert row.energy is not None
+    assert row.energy.j_per_inference is None
+    assert not [line for line in told if "median" in line]
 
 
 def test_a_file_goes_there_once_by_its_hash(ssh_board: TestBoard, link: Link, tmp_path: Path) -> None:
