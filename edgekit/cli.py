@@ -85,6 +85,31 @@ def compress(
 
 
 @app.command()
+def init(
+    path: Annotated[Path, typer.Argument(help="The recipe to write.")] = Path("recipe.yaml"),
+    template: Annotated[
+        str | None, typer.Option(metavar="NAME", help="classification, quantize-only or profile-only.")
+    ] = None,
+    train: Annotated[Path | None, typer.Option(metavar="DIR", help="Training images, a folder for each class.")] = None,
+    test: Annotated[Path | None, typer.Option(metavar="DIR", help="Test images, likewise.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write a commented recipe to begin with, and the schema that lets an editor complete it.
+
+    Asks only on a terminal, and overwrites nothing.
+    """
+    with _guard(as_json):
+        from edgekit import init as begin
+
+        if sys.stdin.isatty() and not as_json:
+            template = template or typer.prompt("Template", default=begin.DEFAULT)
+            train = train or Path(typer.prompt("Folder of training images", default="data/train"))
+            test = test or Path(typer.prompt("Folder of test images", default="data/test"))
+        written = begin.init(path, template or begin.DEFAULT, begin.Answers(train, test))
+        _result({"written": " ".join(map(str, written)), "next": f"edgekit plan {path}"}, as_json)
+
+
+@app.command()
 def plan(
     recipe: RecipePath,
     runs: Runs = Path("runs"),

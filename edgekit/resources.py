@@ -22,6 +22,11 @@ def recipes() -> dict[str, Path]:
     return _files("recipes")
 
 
+def templates() -> dict[str, Path]:
+    """Recipes that `edgekit init` begins with, by name."""
+    return _files("recipes/templates")
+
+
 def recipe_folder() -> Path:
     """Where the shipped recipes stand, together with the Python files they name (`python:networks.py:teacher`)."""
     return _folder("recipes")
