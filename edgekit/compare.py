@@ -143,8 +143,19 @@ def show(found: Comparison, stream: TextIO | None = None) -> None:
     )
     regressed = tuple(bool(change.regressions) for change in found.changes)
     console.print(rich_table("Old against new; what regressed is bold", Table(headings, lines, regressed)))
+    for fastest in dict.fromkeys((order.fastest, order.board, order.scenario) for order in found.orders):
+        here = [order for order in found.orders if (order.fastest, order.board, order.scenario) == fastest]
+        again = sum(order.state == "confirmed" for order in here)
+        name, board, scenario = fastest
+        say(
+            console,
+            "order",
+            "dim",
+            f"{name} was the fastest, confirmed against {again} of {len(here)} ({scenario}, {board})",
+        )
     for order in found.orders:
-        say(console, "order", "dim", str(order))
+        if order.state != "confirmed":
+            say(console, "order", "yellow", str(order))
     for name in found.unmatched:
         say(console, "note", "yellow", f"{name} stands in one of the two alone")
 

@@ -97,7 +97,7 @@ def _pick(measured: Sequence[Final], goal: GoalSettings) -> tuple[Final, str]:
     ints = [final for final in small or inside if not final.is_float]
     best, tied = _fastest(floats or ints)
     if not floats or not ints:
-        return best, f"Ship {best.name}: {_alone(best, measured)}{_tied(tied)}."
+        return best, f"Ship {best.name}: {_alone(best, measured, inside)}{_tied(tied)}."
     best_int, tied_int = _fastest(ints)
     fastest_float = min(floats, key=_p50)
     ratio = best_int.time_over(fastest_float)
@@ -117,12 +117,14 @@ def _why_not(best_int: Final, fastest_float: Final) -> str:
     return f"{best_int.name} {beyond}, {times}"
 
 
-def _alone(best: Final, measured: Sequence[Final]) -> str:
+def _alone(best: Final, measured: Sequence[Final], inside: Sequence[Final]) -> str:
     """Why there was nothing of the other kind to compare with."""
     kind, other = ("float", "int8") if best.is_float else ("int8", "float")
     if all(final.is_float == best.is_float for final in measured):
         return f"the fastest {kind} candidate; no {other} candidate was measured"
-    return f"the fastest {kind} candidate; no {other} candidate is inside the budget"
+    if all(final.is_float == best.is_float for final in inside):
+        return f"the fastest {kind} candidate; no {other} candidate is inside the accuracy budget"
+    return f"the fastest {kind} candidate; no {other} candidate is as small as the goal asks"
 
 
 def _fastest(finals: Sequence[Final]) -> tuple[Final, list[Final]]:

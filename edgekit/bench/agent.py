@@ -111,12 +111,12 @@ class Bench:
         return {"engine": {**session.engine, "cores": bound, "load_ms": load_ms}, "energy": energy}
 
     def warmup(self, cap_s: float, window_s: float = 1.0) -> Dict[str, Any]:
-        """Windows until the medians of the last three agree, or cap_s have passed."""
+        """Windows, three at least, until the medians of the last three agree or cap_s have passed."""
         self._opened()
         started_ns = self._clock.now_ns()
         medians_ms: List[float] = []
         seconds = 0.0
-        while not medians_ms or not (is_steady(medians_ms) or seconds >= cap_s):
+        while len(medians_ms) < 3 or not (is_steady(medians_ms) or seconds >= cap_s):
             medians_ms.append(float(np.median(loads.single_stream(self._one, self._clock, window_s))))
             seconds = (self._clock.now_ns() - started_ns) / 1e9
         return {"steady": is_steady(medians_ms), "warmup_s": seconds, "medians_ms": medians_ms}

@@ -14,6 +14,7 @@ from edgekit.artifact import Candidate
 from edgekit.statistics import Interval, Percentile, drift, percentile, ratio, variation
 
 SCHEMA = "edgekit.profile/1"
+QUANTILES = {"p50": 50.0, "p90": 90.0, "p95": 95.0, "p99": 99.0, "p99_9": 99.9}
 
 
 @dataclass(frozen=True)
@@ -160,15 +161,12 @@ class Profile:
             yield json.dumps({**row, "round": number, "latency_ms": samples.tolist()})
 
     def _latency(self) -> dict[str, float | None]:
+        """`_upper99`: the one-sided 99 % bound of the percentile beside it."""
         samples = self.samples_ms
-        p99 = self.percentile(99)
+        found = {name: self.percentile(q) for name, q in QUANTILES.items()}
         return {
-            "p50": self.p50_ms,
-            "p90": self.percentile(90).value,
-            "p95": self.percentile(95).value,
-            "p99": p99.value,
-            "p99_upper99": p99.upper,
-            "p99_9": self.percentile(99.9).value,
+            **{name: one.value for name, one in found.items()},
+            **{f"{name}_upper99": one.upper for name, one in found.items()},
             "max": float(samples.max()) if len(samples) else None,
             "mean": float(samples.mean()) if len(samples) else None,
             "cv": variation(samples.tolist()) if len(samples) > 1 else None,

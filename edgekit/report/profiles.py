@@ -36,7 +36,7 @@ def _table(rows: Sequence[Profile]) -> Table:
         "p99 ms": [ms(row.p99_ms) for row in rows],
         "p99 ≤": [ms(row.percentile(99).upper) for row in rows],
         "n": [f"{len(row.samples_ms):,}" for row in rows],
-        "per s": [UNKNOWN if row.per_s is None else f"{row.per_s:,.4g}" for row in rows],
+        "per s": [UNKNOWN if row.per_s is None else _rate(row.per_s) for row in rows],
         "missed": [UNKNOWN if row.deadline is None else f"{row.deadline['missed_pct']:.3g} %" for row in rows],
         "longest": [UNKNOWN if row.deadline is None else str(row.deadline["max_run"]) for row in rows],
         "dropped": [UNKNOWN if row.deadline is None else str(row.deadline["dropped"]) for row in rows],
@@ -47,6 +47,10 @@ def _table(rows: Sequence[Profile]) -> Table:
     filled = {heading: cells for heading, cells in columns.items() if set(cells) != {UNKNOWN}}
     lines = tuple(zip(*filled.values(), strict=True))
     return Table(tuple(filled), lines, tuple(False for _ in rows))
+
+
+def _rate(per_s: float) -> str:
+    return f"{per_s:,.0f}" if per_s >= 100 else f"{per_s:.3g}"
 
 
 def _millijoules(row: Profile) -> str:
@@ -63,7 +67,9 @@ def _load(row: Profile) -> str:
 def _ran(row: Profile) -> str:
     """What the runtime said of itself."""
     engine: dict[str, Any] = dict(row.engine)
-    facts = [f"{engine.get('runtime', row.candidate.runtime)} {str(engine.get('version', '')).partition('-')[0]}".strip()]
+    facts = [
+        f"{engine.get('runtime', row.candidate.runtime)} {str(engine.get('version', '')).partition('-')[0]}".strip()
+    ]
     facts += [f"{row.threads} thread{'s' * (row.threads > 1)}, batch {row.batch}"]
     facts += [f"{row.streams} streams"] if row.streams > 1 else []
     facts += [f"cores {', '.join(map(str, engine['cores']))}"] if engine.get("cores") else []
