@@ -27,6 +27,7 @@ CODE = [
     "model/*",
     "preprocess",
     "quantizers",
+    "sensitivity",
     "settings",
     "teacher",
     "training/*",
@@ -76,6 +77,7 @@ def step_key(stage: Stage, recipe: Recipe, before: Key) -> Key:
             "settings": settings,
             "sources": _sources(settings, recipe.folder),
             "goal": goal if stage.uses_goal else None,
+            "goal.accuracy_drop": recipe.goal.accuracy_drop if stage.uses_budget else None,
             "code": _code_hash(f"stages/{stage.kind}"),
         }
     )

@@ -16,7 +16,7 @@ stages:
   - finetune: {name: teacher, epochs: 2, batch: 64, lr: 0.05, precision: float32}
   - distill: {name: student, student: "python:nets.py:build", epochs: 2, batch: 64, lr: 0.05, precision: float32}
   - prune: {ratio: 0.5, align: 4, recover: {epochs: 1, batch: 64, teacher: teacher, precision: float32}}
-  - quantize: {qat_epochs: 1, batch: 64, images: 64}
+  - quantize: {qat: always, qat_epochs: 1, batch: 64, images: 64}
 export: [onnx]
 profile: {seconds: 0.5}
 """

@@ -42,6 +42,8 @@ def one_step(settings: Kind, images: int) -> Kind:
             changed[name] = images
         elif name == "accumulate":
             changed[name] = min(value, images)
+        elif name == "qat":
+            changed[name] = "always"  # whether calibration suffices is not known before: training is rehearsed
         elif name == "precision" and value == "auto":
             changed[name] = "float32"
     return settings.model_copy(update=changed)

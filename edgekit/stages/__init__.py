@@ -61,10 +61,12 @@ class Outcome:
 class Stage(Settings):
     """Frozen; its fields are the recipe's. `kind` is the file's name, `step` the name other steps refer to it by.
 
-    uses_goal: whether the result depends on the goal's device and runtime (pruning measures there).
+    uses_goal: whether the result depends on the goal's device and runtime (pruning measures there); uses_budget:
+    whether it depends on goal.accuracy_drop.
     """
 
     uses_goal: ClassVar[bool] = False
+    uses_budget: ClassVar[bool] = False
     name: StepName | None = None
 
     @property
