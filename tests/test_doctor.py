@@ -181,7 +181,9 @@ def _commands() -> Iterator[str]:
     for path in (ROOT / "edgekit").rglob("*.py"):
         text = path.read_text()
         yield from re.findall(r"pip install '?edgekit\[[\w-]+\]", text)
-        yield from re.findall(r"[`\"'](edgekit [a-z]+)\b", text)
+        yield from re.findall(r"`(edgekit [a-z]+)", text)
+        yield from re.findall(r"next=f?\".*?(edgekit [a-z]+)", text)
+        yield from re.findall(r"\"(edgekit [a-z]+) [A-Z-]", text)
 
 
 def test_the_commands_that_are_printed_exist() -> None:
