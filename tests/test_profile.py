@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgekit import lookup
+from edgekit import __version__, lookup
 from edgekit.artifact import Artifact, Candidate, sha256_of
 from edgekit.device import Board
 from edgekit.errors import DependencyError, DeviceError, InputError
@@ -384,7 +384,8 @@ def test_the_row_is_json_without_samples_and_unknown_is_null(tmp_path: Path) -> 
     row = _row([np.array([1.0, 2.0] * 6), np.array([3.0])])
     record = json.loads(json.dumps(row.as_dict(), allow_nan=False))
     assert record["schema"] == "edgekit.profile/1"
-    assert record["latency_ms"]["p50"] == 2
+    assert (record["latency_ms"]["p50"], record["latency_ms"]["p50_upper99"]) == (2, 2)
+    assert record["run"]["edgekit"] == __version__
     assert (record["latency_ms"]["p99"], record["accuracy"], record["energy"]) == (None, None, None)
     assert (record["window"]["n"], record["window"]["rounds_p50_ms"]) == (13, [1.5, 3.0])
     assert "rounds_ms" not in json.dumps(record)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -62,9 +63,10 @@ def profile(
     at = None if cores is None else tuple(cores)
     arrays, preprocess = inputs.by_name(), inputs.preprocess
     plan = Plan(seconds, scenario, scope, threads, at, rounds, soak, arrays, preprocess, infer=accuracy)
+    started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     with lookup.find("links", board.link).open_link(board.link_settings) as link:
         measured = measure(candidates, board.name, link, plan, report or (lambda line: None))
-    return [_profile(one, board.name, inputs, plan) for one in measured]
+    return [_profile(one, board.name, started, inputs, plan) for one in measured]
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ class Inputs:
         return {"": self.arrays} if isinstance(self.arrays, np.ndarray) else dict(self.arrays)
 
 
-def _profile(one: Measured, board: str, inputs: Inputs, plan: Plan) -> Profile:
+def _profile(one: Measured, board: str, started: str, inputs: Inputs, plan: Plan) -> Profile:
     broken = [name for name, values in one.outputs.items() if not np.isfinite(values).all()]
     wrong = [f"output '{name}' holds NaN or infinity" for name in broken]
     doubtful = list(doubts.of_rounds(one.rounds_ms, one.windows, one.warmup["steady"]))
@@ -106,6 +108,7 @@ def _profile(one: Measured, board: str, inputs: Inputs, plan: Plan) -> Profile:
         device=one.device,
         engine=one.engine,
         rounds_ms=one.rounds_ms,
+        started=started,
         scenario=plan.scenario,
         scope=plan.scope,
         batch=one.rounds[-1]["batch"],

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from edgekit import __version__
 from edgekit.artifact import Candidate
 from edgekit.statistics import Interval, Percentile, drift, percentile, ratio, variation
 
@@ -44,6 +45,7 @@ class Energy:
 class Profile:
     """What one candidate did on one board.
 
+    started:   when the measurement began, UTC.
     rounds_ms: milliseconds of every inference, one array a round (rounds of several candidates are interleaved).
     scope:     what a sample spans: `host` is submit to result with the runtime's copies, `e2e` an image in memory to
                the result.
@@ -58,6 +60,7 @@ class Profile:
     device: Mapping[str, Any]
     engine: Mapping[str, Any]
     rounds_ms: tuple[np.ndarray, ...]
+    started: str | None = None
     scenario: str = "single-stream"
     scope: str = "host"
     batch: int = 1
@@ -112,6 +115,7 @@ class Profile:
         """The row as JSON values (schema edgekit.profile/1); samples and outputs are left out, unknown is None."""
         return {
             "schema": SCHEMA,
+            "run": {"started": self.started, "edgekit": __version__},
             "candidate": {
                 "name": self.candidate.name,
                 "label": self.candidate.label,

@@ -30,7 +30,7 @@ SOAK_CAP_S = 1800.0  # of all candidates together
 SOAK_BLIND_S = 600.0  # where the board tells no temperature
 SETTLED_C_PER_MIN = 0.5
 SLACK_S = 60.0  # beyond what a request should take, before the board counts as gone
-OPEN_S = 300.0  # for large models and slow disks
+OPEN_S = 300.0  # for large models and slow disks, and for three inferences of a model nobody has timed yet
 OFFLINE_SAMPLES = 127  # the least that `offline` runs to find its batch: 1 + 2 + ... + 64
 SLOWER = 20  # an inference may take this many times the warm-up's median before the board counts as gone
 
@@ -168,7 +168,7 @@ def _idle(subjects: Sequence[Measured], plan: Plan, tell: Callable[[str], None])
 def _warm_up(subject: Measured, plan: Plan, tell: Callable[[str], None]) -> None:
     seconds = SOAK_ROUND_S if plan.soak else plan.seconds
     window_s = min(WARMUP_WINDOW_S, seconds / 5)
-    subject.warmup = subject.remote.ask("warmup", seconds + SLACK_S, cap_s=seconds, window_s=window_s)
+    subject.warmup = subject.remote.ask("warmup", seconds + OPEN_S, cap_s=seconds, window_s=window_s)
     steady = "steady" if subject.warmup["steady"] else "not steady"
     tell(f"{subject.candidate.name}: {steady} after {subject.warmup['warmup_s']:.1f} s")
 
