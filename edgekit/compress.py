@@ -20,7 +20,7 @@ from edgekit.artifact import Artifact, Candidate
 from edgekit.bundle import GOLDEN, write_bundle
 from edgekit.data import Data, open_data
 from edgekit.device import Board, detect, open_board
-from edgekit.errors import DependencyError, EdgekitError, GateError, InputError, did_you_mean
+from edgekit.errors import DependencyError, DeviceError, EdgekitError, InputError, did_you_mean
 from edgekit.evaluate import outputs_of
 from edgekit.keys import origin_key, step_key
 from edgekit.ledger import COMPRESSING, FLOAT, Ledger, Row
@@ -47,6 +47,7 @@ class Job:
     """What one run of a recipe works with, and what it has so far.
 
     brief_s: how long a file is measured on its way; the final profile takes the recipe's seconds.
+    failed:  why a board was not measured, by its name.
     """
 
     recipe: Recipe
@@ -60,6 +61,7 @@ class Job:
     steps: list[Step] = field(default_factory=list)
     artifacts: dict[tuple[str, str], Artifact] = field(default_factory=dict)  # by format and step
     notes: list[str] = field(default_factory=list)
+    failed: dict[str, EdgekitError] = field(default_factory=dict)
     started: float = field(default_factory=time.time)
 
 
@@ -74,7 +76,9 @@ def compress(recipe: Recipe, *, runs: Path, progress: Progress) -> Report:
         job = Job(recipe, run, data, boards, progress, inputs_of(data), notes=list(data.notes))
         try:
             take_steps(job)
-            return _finish(job, _profile_all(job))
+            report = _finish(job, _profile_all(job))
+            _all_boards_answered(job)
+            return report
         except EdgekitError as error:
             error.kept = error.kept or f"every finished step, in {run.folder}"
             run.failed(error)
@@ -229,8 +233,25 @@ def _profile_all(job: Job) -> list[Profile]:
         files = list(candidates(job, board))
         for scenario in settings.scenarios:
             job.progress.note(f"profiling {len(files)} files on {board.name}, {scenario}, {settings.seconds:g} s each")
-            results += profile(files, board, job.inputs, seconds=settings.seconds, scenario=scenario)
+            try:
+                results += profile(files, board, job.inputs, seconds=settings.seconds, scenario=scenario)
+            except (DeviceError, DependencyError) as error:
+                if board is job.boards[0]:  # without the goal's there is no verdict
+                    raise
+                job.failed[board.name] = error
+                job.notes.append(f"failed: {board.name}: {error.what}")
+                break
     return results
+
+
+def _all_boards_answered(job: Job) -> None:
+    """One board that fails does not stop the others; it is said when all is done."""
+    if job.failed:
+        raise DeviceError(
+            "\n".join(f"{name} was not measured: {error.what}" for name, error in job.failed.items()),
+            kept=f"the report and everything else, in {job.run.folder}",
+            next="see to it, then run the same command again: every step is reused",
+        )
 
 
 def candidates(job: Job, board: Board) -> Iterator[Candidate]:

@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from edgekit.cli import app
+from tests import tiny_onnx
 from tests.links.board import PORT, TestBoard, python_there
 from tests.tiny import RECIPE, write_recipe
 
@@ -40,3 +41,30 @@ def test_a_goals_board_that_is_off_is_exit_6_before_anything_is_trained(ssh_boar
     assert done.exit_code == 6
     assert "cannot be reached" in done.output
     assert not (tmp_path / "runs").exists()
+
+
+def test_another_board_that_is_off_does_not_stop_the_goals_and_is_exit_6_in_the_end(
+    ssh_board: TestBoard, tmp_path: Path
+) -> None:
+    path = recipe(tmp_path, ssh_board)
+    stages = RECIPE.index("  - distill")
+    short = RECIPE[:stages] + RECIPE[RECIPE.index("export:") :]
+    path.write_text(short.replace("profile: {", "profile: {devices: [x86-cpu, loopback], "))
+    ssh_board.cut()
+    done = CliRunner().invoke(app, ["compress", str(path), "--runs", str(tmp_path / "runs"), "--quiet"])
+    assert done.exit_code == 6, done.output
+    assert "loopback was not measured" in done.output
+    report = json.loads(next((tmp_path / "runs").glob("*/report.json")).read_text())
+    assert {final["board"] for final in report["ledger"]["finals"]} == {"x86-cpu"}
+
+
+def test_a_file_is_profiled_on_a_board_from_the_command_line(
+    ssh_board: TestBoard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe(tmp_path, ssh_board)
+    monkeypatch.chdir(tmp_path)
+    file = tiny_onnx.write(tmp_path / "tiny.onnx", batch=1)
+    words = ["profile", str(file), "--device", "loopback", "--seconds", "1", "--runtime", "onnxruntime", "--json"]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.output
+    assert [row["board"] for row in json.loads(done.stdout)["profiles"]] == ["loopback"]
