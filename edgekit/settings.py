@@ -72,7 +72,11 @@ class PreprocessSettings(Settings):
 
 
 class DataSettings(Settings):
-    """source: `image_folder`, `digits`, `npz`, `python:file.py:function`. train, test: folders or files."""
+    """source: `image_folder`, `webdataset`, `npz`, `torchvision:CIFAR10`, `digits`, `python:file.py:function`.
+
+    train, test: folders or files; for `webdataset` the shards, `train-{0000..0099}.tar` or `train-*.tar`; for
+    `torchvision` the folder that holds the data set, as `train`.
+    """
 
     source: str
     train: str | None = None

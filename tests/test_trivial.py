@@ -91,6 +91,12 @@ def test_every_image_gets_one_operation_and_the_same_seed_the_same() -> None:
     assert 200 / 14 / 3 < unchanged < 200 / 14 * 3  # identity is one of fourteen
 
 
+def test_the_order_in_memory_does_not_matter() -> None:
+    plain, last = noise(64), noise(64).contiguous(memory_format=torch.channels_last)
+    first, second = (trivial_augment(images, torch.Generator().manual_seed(3)) for images in (plain, last))
+    torch.testing.assert_close(first, second, atol=1e-2, rtol=0)
+
+
 def test_gray_images_are_augmented_too() -> None:
     assert trivial_augment(noise(64, channels=1), torch.Generator().manual_seed(0)).shape == (64, 1, 16, 16)
 

@@ -22,6 +22,8 @@ from edgekit.data.image_arrays import digits, npz, python
 from edgekit.data.image_folder import image_folder
 from edgekit.data.image_set import Source
 from edgekit.data.partition import Cut, partition
+from edgekit.data.shards import webdataset
+from edgekit.data.torchvision_sets import torchvision
 from edgekit.errors import InputError, did_you_mean
 from edgekit.preprocess import Preprocess
 from edgekit.settings import DataSettings
@@ -34,12 +36,14 @@ __all__ = ["Data", "Split", "batches", "open_data"]
 SMALL_BYTES = 2 * 10**9
 SAMPLE = 10_000  # images that mean and std are computed from
 
-# name -> function(settings, the recipe's folder); `python` is written `python:file.py:function`
+# name -> function(settings, the recipe's folder); written `python:file.py:function`, `torchvision:CIFAR10`
 SOURCES: dict[str, Callable[[DataSettings, Path], Source]] = {
     "digits": digits,
     "image_folder": image_folder,
     "npz": npz,
     "python": python,
+    "torchvision": torchvision,
+    "webdataset": webdataset,
 }
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -60,11 +60,25 @@ def image_folder(settings: DataSettings, folder: Path) -> Source:
 
 @dataclass(frozen=True, eq=False)
 class FileSet:
-    """Images in files, decoded by threads when they are wanted. names: paths relative to root, with `/`."""
+    """Images in files, decoded by threads when they are wanted. names: paths relative to root, with `/`.
+
+    Other sets of encoded images override `open` and `digest`.
+    """
 
     root: Path
     names: tuple[str, ...]
     labels: NDArray[np.int64]
+
+    def open(self, row: int) -> Path | BinaryIO:
+        """What Pillow reads an image from."""
+        return self.root / self.names[row]
+
+    def decode(self, row: int) -> NDArray[np.uint8]:
+        """One image as RGB, upright, uint8 [H, W, 3]."""
+        with Image.open(self.open(row)) as image:
+            if image.mode in WIDE_MODES:
+                raise ValueError(f"pixels of mode {image.mode} hold more than 8 bits")
+            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
 
     def shape(self) -> tuple[int, int, int]:
         shapes = {shape for shape in _in_threads(self._header, range(len(self.names))) if shape}
@@ -82,7 +96,7 @@ class FileSet:
 
         def fill(row: int) -> None:
             try:
-                images[row] = preprocess.resample(_decode(self.root / self.names[row]))
+                images[row] = preprocess.resample(self.decode(row))
             except (
                 Exception
             ) as error:  # Pillow raises whatever a broken file makes it raise: SyntaxError, zlib.error, ...
@@ -95,7 +109,7 @@ class FileSet:
         def one(row: int) -> NDArray[np.uint8]:
             path = self.root / self.names[row]
             try:
-                return preprocess.resample(_decode(path))
+                return preprocess.resample(self.decode(row))
             except Exception as error:
                 raise InputError(
                     f"{path}: cannot be decoded",
@@ -115,7 +129,7 @@ class FileSet:
     def _header(self, row: int) -> tuple[int, int, int] | None:
         """(height, width, 1 or 3) without decoding, None for a corrupt file: `load` reports those."""
         try:
-            with Image.open(self.root / self.names[row]) as image:
+            with Image.open(self.open(row)) as image:
                 turned = image.getexif().get(0x0112, 1) >= 5  # orientations 5 to 8 lie on their side
                 width, height = reversed(image.size) if turned else image.size
                 return height, width, 1 if image.mode in GRAY_MODES else 3
@@ -191,14 +205,6 @@ def _walk(folder: Path, name: str, seen: set[tuple[int, int]]) -> Iterator[str]:
 def _identity(path: Path) -> tuple[int, int]:
     stat = path.stat()
     return stat.st_dev, stat.st_ino
-
-
-def _decode(path: Path) -> NDArray[np.uint8]:
-    """One file as RGB, uint8 [H, W, 3]."""
-    with Image.open(path) as image:
-        if image.mode in WIDE_MODES:
-            raise ValueError(f"pixels of mode {image.mode} hold more than 8 bits")
-        return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
 
 
 def _in_threads(work: Callable[[int], T], rows: range | list[int]) -> list[T]:

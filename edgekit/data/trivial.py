@@ -100,14 +100,14 @@ def _autocontrast(images: Tensor, level: Tensor, sign: Tensor) -> Tensor:
 def _equalize(images: Tensor, level: Tensor, sign: Tensor) -> Tensor:
     """Each channel's values spread by their cumulative counts, as Pillow's ImageOps.equalize does."""
     n, channels, height, width = images.shape
-    values = images.round().long().clamp(0, 255).view(n * channels, -1)
+    values = images.round().long().clamp(0, 255).reshape(n * channels, -1)
     counts = torch.zeros(n * channels, 256, dtype=torch.long, device=images.device)
     counts.scatter_add_(1, values, torch.ones_like(values))
     last = counts.gather(1, values.amax(dim=1, keepdim=True))
     step = (height * width - last) // 255
     before = counts.cumsum(1) - counts
     table = torch.where(step > 0, (step // 2 + before) // step.clamp_min(1), torch.arange(256, device=images.device))
-    return table.clamp(0, 255).gather(1, values).view_as(images).to(images.dtype)
+    return table.clamp(0, 255).gather(1, values).reshape(images.shape).to(images.dtype)
 
 
 # images [k, C, h, w], level 0..1 and sign +-1 [k, 1, 1, 1] -> images
