@@ -244,6 +244,12 @@ def test_a_device_that_heats_up_is_reported(fake: Make, tmp_path: Path, monkeypa
     assert row.thermal == {"temperature_c": [55, 90], "mhz": [1800, 2400], "throttles": 1}
 
 
+def test_a_long_load_is_cut_into_rounds_of_30_s(fake: Make, tmp_path: Path) -> None:
+    link = fake()
+    profile([candidate(tmp_path)], board(), inputs(), seconds=600)
+    assert [one["seconds"] for one in link.asked("measure")] == [30] * 20
+
+
 def test_a_soak_ends_when_the_temperature_stands_still(fake: Make, tmp_path: Path) -> None:
     heat_c = [50, 60, 64, 66, 66, 66, 66, 66]  # the first four 30 s windows without a slope are rounds 4 to 7
     link = fake(plan(measure=[warm(k, heat) for k, heat in enumerate(heat_c)]))

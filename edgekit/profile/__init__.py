@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ from edgekit.bench import loads
 from edgekit.errors import InputError, did_you_mean
 from edgekit.profile import doubts
 from edgekit.profile.record import Accuracy, Energy, Profile
-from edgekit.profile.rounds import SHORTEST_ENERGY_S, Measured, Plan, measure
+from edgekit.profile.rounds import LONGEST_ROUND_S, ROUNDS, SHORTEST_ENERGY_S, Measured, Plan, measure
 from edgekit.statistics import wilson
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def profile(
     scope: str = "host",
     threads: int = 1,
     cores: Sequence[int] | None = None,
-    rounds: int = 5,
+    rounds: int | None = None,
     soak: bool = False,
     accuracy: bool = True,
     report: Callable[[str], None] | None = None,
@@ -46,6 +47,7 @@ def profile(
     seconds:  also sets the warm-up: until three windows agree, of a fifth of it, of one second at most.
     scope:    `host` times submit to result; `e2e` the preprocessing of an image before it too.
     cores:    of the board, that the bench processes may run on; None leaves them all.
+    rounds:   five by default, more where one would last longer than 30 s.
     soak:     takes rounds of 30 s until the temperature settles, whatever `seconds` and `rounds` say.
     accuracy: also runs all inputs through the opened files, for `outputs`, and for top-1 where there are labels.
     report:   takes a line of progress at a time.
@@ -62,6 +64,7 @@ def profile(
         raise InputError("scope e2e: `offline` loads inputs that are prepared beforehand.", next="take scope host")
     at = None if cores is None else tuple(cores)
     arrays, preprocess = inputs.by_name(), inputs.preprocess
+    rounds = rounds or max(ROUNDS, math.ceil(seconds / LONGEST_ROUND_S))
     plan = Plan(seconds, scenario, scope, threads, at, rounds, soak, arrays, preprocess, infer=accuracy)
     started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     with lookup.find("links", board.link).open_link(board.link_settings) as link:

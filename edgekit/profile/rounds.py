@@ -25,7 +25,8 @@ WARMUP_WINDOW_S = 1.0  # three of them must agree; a fifth of the load where tha
 IDLE_S = 10.0  # of a board whose energy can be read
 SHORTEST_ENERGY_S = 5.0  # a load this long can tell joules
 COOL_DOWN_S = 10.0  # before a throttled round is measured once more
-SOAK_ROUND_S = 30.0
+ROUNDS = 5
+LONGEST_ROUND_S = 30.0  # the samples of a round are one answer, and the last 30 s are held against the first
 SOAK_CAP_S = 1800.0  # of all candidates together
 SOAK_BLIND_S = 600.0  # where the board tells no temperature
 SETTLED_C_PER_MIN = 0.5
@@ -55,7 +56,7 @@ class Plan:
 
     @property
     def round_s(self) -> float:
-        return SOAK_ROUND_S if self.soak else self.seconds / self.rounds
+        return LONGEST_ROUND_S if self.soak else self.seconds / self.rounds
 
 
 @dataclass
@@ -166,7 +167,7 @@ def _idle(subjects: Sequence[Measured], plan: Plan, tell: Callable[[str], None])
 
 
 def _warm_up(subject: Measured, plan: Plan, tell: Callable[[str], None]) -> None:
-    seconds = SOAK_ROUND_S if plan.soak else plan.seconds
+    seconds = LONGEST_ROUND_S if plan.soak else plan.seconds
     window_s = min(WARMUP_WINDOW_S, seconds / 5)
     subject.warmup = subject.remote.ask("warmup", seconds + OPEN_S, cap_s=seconds, window_s=window_s)
     steady = "steady" if subject.warmup["steady"] else "not steady"
@@ -178,7 +179,7 @@ def _enough(subjects: Sequence[Measured], plan: Plan) -> bool:
     done = len(subjects[-1].rounds)
     if not plan.soak:
         return done >= plan.rounds
-    soaked_s = done * len(subjects) * SOAK_ROUND_S
+    soaked_s = done * len(subjects) * LONGEST_ROUND_S
     blind = all(one.temperature_c is None for one in subjects)
     return soaked_s >= (SOAK_BLIND_S if blind else SOAK_CAP_S) or all(one.has_settled for one in subjects)
 
