@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +18,7 @@ from tests.links.board import PORT, TestBoard, python_there
 from tests.tiny import RECIPE, write_recipe
 
 pytestmark = pytest.mark.slow
+ROOT = Path(__file__).parents[2]
 
 
 def recipe(folder: Path, board: TestBoard) -> Path:
@@ -56,6 +61,24 @@ def test_another_board_that_is_off_does_not_stop_the_goals_and_is_exit_6_in_the_
     assert "loopback was not measured" in done.output
     report = json.loads(next((tmp_path / "runs").glob("*/report.json")).read_text())
     assert {final["board"] for final in report["ledger"]["finals"]} == {"x86-cpu"}
+
+
+def test_ctrl_c_amid_a_measurement_is_130_and_leaves_the_board_free(ssh_board: TestBoard, tmp_path: Path) -> None:
+    recipe(tmp_path, ssh_board)
+    file = tiny_onnx.write(tmp_path / "tiny.onnx", batch=1)
+    words = ["profile", str(file), "--device", "loopback", "--seconds", "60", "--runtime", "onnxruntime"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "edgekit.cli", *words],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    assert "after" in process.stderr.readline()  # steady after ... s: it measures
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=30) == 130
+    assert ssh_board.processes() == []
 
 
 def test_a_file_is_profiled_on_a_board_from_the_command_line(

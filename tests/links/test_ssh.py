@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import subprocess
 import threading
 import time
@@ -27,7 +26,6 @@ from tests import tiny_onnx
 from tests.links.board import PORT, TestBoard, python_there, run
 
 pytestmark = pytest.mark.slow
-ARM64 = Path(os.environ.get("EDGEKIT_ARM64", Path.home() / ".cache" / "edgekit-arm64"))
 
 
 def settings(board: TestBoard, python: str | None = None) -> dict[str, Any]:
@@ -73,9 +71,8 @@ def test_a_file_is_measured_on_the_board_and_nothing_is_left_running_there(
     assert list((ssh_board.cache / "tmp").iterdir()) == []
 
 
-@pytest.mark.skipif(not ARM64.is_dir(), reason=f"needs tests/links/arm64_sysroot.sh {ARM64}, and qemu-user-static")
-def test_an_emulated_arm64_board_gives_outputs_and_no_times(ssh_board: TestBoard, tmp_path: Path) -> None:
-    link = {"host": ssh_board.host, "port": PORT, "python": str(ARM64 / "python3")}
+def test_an_emulated_arm64_board_gives_outputs_and_no_times(ssh_board: TestBoard, arm64: Path, tmp_path: Path) -> None:
+    link = settings(ssh_board, str(arm64))
     board = Board("arm64", load(Device, devices()["raspberry-pi-5"]), "ssh", link)
     candidate = Candidate("tiny", tiny_onnx.artifact(tiny_onnx.write(tmp_path / "tiny.onnx")), "onnxruntime")
     inputs = Inputs(np.full((2, 1, 4, 4), 2.0, np.float32), np.array([1, 1]))
@@ -144,9 +141,7 @@ def test_a_full_disk_is_an_error_that_says_so_and_leaves_no_part(
 
 
 def test_a_board_without_room_for_the_agent_is_refused_at_once(ssh_board: TestBoard) -> None:
-    with contextlib.suppress(OSError), (ssh_board.home / "filler").open("wb", buffering=0) as stream:
-        while stream.write(bytes(1 << 20)):
-            pass
+    fill(ssh_board.home)
     with pytest.raises(DeviceError, match="the board's disk is full"):
         open_link(settings(ssh_board))
 
@@ -215,6 +210,43 @@ def test_a_bench_that_dies_is_an_error_with_its_exit_code(ssh_board: TestBoard, 
     remote.close()
 
 
+def test_a_board_that_reboots_is_an_error_and_can_be_used_again(
+    ssh_board: TestBoard, link: Link, tmp_path: Path
+) -> None:
+    remote = started(link, tmp_path)
+
+    def reboot() -> None:
+        ssh_board.kill("")  # everything
+        ssh_board.start_sshd()
+
+    rebooting = threading.Timer(1.0, reboot)
+    rebooting.start()
+    with pytest.raises(DeviceError, match="the link to the board was lost at 'measure'"):
+        remote.ask("measure", 120, seconds=60.0)
+    remote.close()
+    rebooting.join()
+    with open_link(settings(ssh_board)) as again:
+        assert Remote(again.bench(), "board").ask("hello", 30)["scratch"]
+
+
+def test_a_disk_that_fills_up_while_measuring_is_an_error(ssh_board: TestBoard, link: Link, tmp_path: Path) -> None:
+    remote = started(link, tmp_path)
+    fill(ssh_board.home)
+    with pytest.raises(DeviceError, match="No space left on device"):
+        remote.ask("infer", 60, out=str(ssh_board.cache / "tmp" / "outputs.npz"))
+    remote.close()
+
+
+def test_more_candidates_than_a_connection_has_sessions_are_measured_too(link: Link) -> None:
+    # sshd gives ten sessions to a connection, unless told otherwise; ssh opens another connection for the rest.
+    remotes = [Remote(link.bench(), f"board {number}") for number in range(12)]
+    try:
+        assert all(remote.ask("hello", 60)["scratch"] for remote in remotes)
+    finally:
+        for remote in remotes:
+            remote.close()
+
+
 def test_a_second_edgekit_waits_and_then_is_refused(ssh_board: TestBoard, link: Link) -> None:
     assert ssh_board.processes()
     with pytest.raises(DeviceError, match="another edgekit is measuring on this board"):
@@ -273,6 +305,14 @@ def test_whatever_stands_in_an_argument_is_data_on_the_board(ssh_board: TestBoar
     words = "a b'c\"d $(touch pwned) `touch pwned` ; touch pwned \\ *"
     assert client.run('printf %s "$1"', words).stdout.decode() == words
     assert not (ssh_board.home / "pwned").exists()
+
+
+def fill(folder: Path) -> None:
+    """Leaves no byte on the disk."""
+    for size in (1 << 20, 1):
+        with contextlib.suppress(OSError), (folder / f"filler{size}").open("wb", buffering=0) as stream:
+            while stream.write(bytes(size)):
+                pass
 
 
 def started(link: Link, folder: Path) -> Remote:
