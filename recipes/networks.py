@@ -62,10 +62,10 @@ def digits_student(classes: int) -> nn.Module:
 
 
 def signs_teacher(classes: int) -> nn.Module:
-    """32x32 colour images."""
-    return ResNet(3, classes, 32, [(32, 1), (32, 1), (64, 2), (64, 1), (128, 2), (128, 1)])
+    """32x32 colour images; 309,000 parameters."""
+    return ResNet(3, classes, 32, [(32, 1), (64, 2), (128, 2)])
 
 
 def signs_student(classes: int) -> nn.Module:
-    """32x32 colour images; halves the image in the stem already."""
+    """32x32 colour images, halved in the stem already; 113,000 parameters."""
     return ResNet(3, classes, 16, [(24, 1), (48, 2), (64, 2)], stride=2)

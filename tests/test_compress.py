@@ -1,4 +1,4 @@
-"""The main job, for real, on a recipe of seconds: the result, reuse, resume, and what happens when something is wrong."""
+"""The main job, for real, on a recipe of seconds: the result, reuse, resume, and what a mistake does."""
 
 from __future__ import annotations
 
@@ -102,6 +102,7 @@ def test_the_same_command_again_reuses_every_step(done: tuple[Path, Report]) -> 
     assert {row.step: row.accuracy for row in report.ledger.rows} == first
 
 
+@pytest.mark.slow
 def test_a_changed_setting_redoes_its_stage_and_those_after_it(done: tuple[Path, Report], tmp_path: Path) -> None:
     shutil.copytree(done[0], tmp_path / "copy")
     path = write_recipe(tmp_path / "copy", RECIPE.replace("ratio: 0.5", "ratio: 0.4"))
@@ -109,6 +110,7 @@ def test_a_changed_setting_redoes_its_stage_and_those_after_it(done: tuple[Path,
     assert [row.cached for row in report.ledger.rows] == [True, True, False, False]
 
 
+@pytest.mark.slow
 def test_a_step_whose_files_were_damaged_is_made_again(done: tuple[Path, Report], tmp_path: Path) -> None:
     shutil.copytree(done[0], tmp_path / "copy")
     for weights in (tmp_path / "copy" / "runs").glob("*/steps/*/weights.safetensors"):
@@ -118,6 +120,7 @@ def test_a_step_whose_files_were_damaged_is_made_again(done: tuple[Path, Report]
     assert [row.cached for row in report.ledger.rows] == [True, False, True, True]
 
 
+@pytest.mark.slow
 def test_a_corrupted_export_ends_the_run_with_exit_code_5(
     done: tuple[Path, Report], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -136,9 +139,10 @@ def test_a_corrupted_export_ends_the_run_with_exit_code_5(
     assert "every finished step" in str(error.value.kept)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGKILL"])
 def test_a_run_stopped_in_the_middle_goes_on_without_redoing_finished_steps(tmp_path: Path, name: str) -> None:
-    path = write_recipe(tmp_path, RECIPE.replace("epochs: 2, batch: 64, lr: 0.05, pre", "epochs: 3, batch: 64, pre", 2))
+    path = write_recipe(tmp_path, RECIPE.replace("epochs: 6", "epochs: 7"))
     process = _start(tmp_path, path)
     _wait_for(tmp_path, steps=1)
     process.send_signal(getattr(signal, name))
@@ -153,6 +157,7 @@ def test_a_run_stopped_in_the_middle_goes_on_without_redoing_finished_steps(tmp_
     assert len(list((tmp_path / "runs").iterdir())) == 1
 
 
+@pytest.mark.slow
 def test_two_processes_on_one_run_folder_do_not_mix(tmp_path: Path) -> None:
     path = write_recipe(tmp_path)
     process = _start(tmp_path, path)

@@ -13,8 +13,8 @@ data:
   source: digits
   preprocess: {size: [8, 8], mean: [0.305], std: [0.376], colour: gray}
 stages:
-  - finetune: {name: teacher, epochs: 2, batch: 64, lr: 0.05, precision: float32}
-  - distill: {name: student, student: "python:nets.py:build", epochs: 2, batch: 64, lr: 0.05, precision: float32}
+  - finetune: {name: teacher, epochs: 6, batch: 64, lr: 0.05, precision: float32}
+  - distill: {name: student, student: "python:nets.py:build", epochs: 6, batch: 64, lr: 0.05, precision: float32}
   - prune: {ratio: 0.5, align: 4, recover: {epochs: 1, batch: 64, teacher: teacher, precision: float32}}
   - quantize: {qat: always, qat_epochs: 1, batch: 64, images: 64}
 export: [onnx]
