@@ -143,10 +143,10 @@ def show(found: Comparison, stream: TextIO | None = None) -> None:
     )
     regressed = tuple(bool(change.regressions) for change in found.changes)
     console.print(rich_table("Old against new; what regressed is bold", Table(headings, lines, regressed)))
-    for fastest in dict.fromkeys((order.fastest, order.board, order.scenario) for order in found.orders):
-        here = [order for order in found.orders if (order.fastest, order.board, order.scenario) == fastest]
+    for place in dict.fromkeys((order.fastest, order.board, order.scenario) for order in found.orders):
+        here = [order for order in found.orders if (order.fastest, order.board, order.scenario) == place]
         again = sum(order.state == "confirmed" for order in here)
-        name, board, scenario = fastest
+        name, board, scenario = place
         say(
             console,
             "order",

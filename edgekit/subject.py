@@ -19,10 +19,11 @@ from edgekit import lookup, report
 from edgekit.artifact import Artifact, Candidate, TensorSpec
 from edgekit.bundle import open_bundle
 from edgekit.device import Board, open_board
-from edgekit.errors import InputError, IntegrityError, UsageError, did_you_mean
+from edgekit.errors import DependencyError, InputError, IntegrityError, UsageError, did_you_mean
 from edgekit.exporters import onnx
 from edgekit.ledger import Final
 from edgekit.profile import Inputs, Profile, profile
+from edgekit.profile.boards import missing
 from edgekit.settings import DataSettings
 from edgekit.yaml_reader import read_yaml
 
@@ -198,11 +199,11 @@ def _runtimes(board: Board, asked: Sequence[str]) -> tuple[list[str], tuple[str,
     if asked:
         return list(dict.fromkeys(asked)), ()
     readers = [name for name in board.device.runtimes if name in onnx.runtimes]
-    absent = {name: lookup.find("runtimes", name).missing() for name in readers} if board.link == "local" else {}
-    chosen = [name for name in readers if not absent.get(name)]
-    if not chosen:
-        raise InputError(f"{board.name} has no runtime that reads ONNX", why="; ".join(map(str, absent.values())))
-    return chosen, tuple(f"not measured in {name}: {reason}" for name, reason in absent.items() if reason)
+    absent = {name: reason for name in readers if (reason := missing(board, name))}
+    if len(absent) == len(readers):
+        raise DependencyError(f"{board.name} has no runtime that reads ONNX", why="; ".join(absent.values()) or None)
+    notes = tuple(f"not measured in {name}: {reason}" for name, reason in absent.items())
+    return [name for name in readers if name not in absent], notes
 
 
 def _test_set(run: Path) -> Inputs:

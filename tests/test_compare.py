@@ -165,7 +165,7 @@ def test_an_order_measured_again_in_new_processes_is_confirmed(tmp_path: Path) -
         measure(Subject(tuple(pair), here, Inputs(np.zeros((1, 1)))), Load(seconds=0.4), out=tmp_path / name)
     made = compare(tmp_path / "first.json", tmp_path / "again.json", 1.0)
     assert [(order.fastest, order.state) for order in made.orders] == [("1ms int8 null", "confirmed")]
-    assert made.orders[0].after.value == pytest.approx(1 / 4, rel=0.2)
+    assert 0.2 < made.orders[0].after.value < 0.5  # 1 / 4, and what a busy machine adds to both
 
 
 def test_the_command_ends_with_5_on_a_regression_and_3_on_incomparables(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from edgekit.artifact import Candidate, sha256_of
 from edgekit.bundle import write_bundle
 from edgekit.cli import app
-from edgekit.errors import InputError, IntegrityError, UsageError
+from edgekit.errors import DependencyError, InputError, IntegrityError, UsageError
 from edgekit.ledger import Ledger
 from edgekit.profile import Profile
 from edgekit.report import write
@@ -87,6 +87,17 @@ def test_only_the_runtimes_asked_for_are_measured(tmp_path: Path) -> None:
         open_subject(path, runtimes=["openvin"])
     with pytest.raises(InputError, match="x86-cpu has no runtime 'tensorrt'"):
         open_subject(path, runtimes=["tensorrt"])
+
+
+def test_a_runtime_that_is_missing_is_left_out_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tiny_onnx.write(tmp_path / "tiny.onnx")
+    monkeypatch.setattr("edgekit.runtimes.openvino.missing", lambda: "openvino is not installed")
+    subject = open_subject(path)
+    assert [one.runtime for one in subject.candidates] == ["onnxruntime"]
+    assert subject.notes == ("not measured in openvino: openvino is not installed",)
+    monkeypatch.setattr("edgekit.runtimes.onnxruntime.missing", lambda: "onnxruntime is not installed")
+    with pytest.raises(DependencyError, match="has no runtime that reads ONNX"):
+        open_subject(path)
 
 
 def test_a_size_left_open_is_refused_with_the_flag_to_give(tmp_path: Path) -> None:

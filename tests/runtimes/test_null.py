@@ -17,7 +17,8 @@ def test_it_is_always_here_and_gives_nothing() -> None:
 
 
 def test_a_sleep_is_what_it_takes() -> None:
-    assert null.open_session("", {"sleep_ms": 2}).time_ms({}, 3) == pytest.approx([2] * 3, abs=1.5)
+    samples_ms = null.open_session("", {"sleep_ms": 2}).time_ms({}, 10)
+    assert 2 <= min(samples_ms) < 3  # a busy machine wakes some of them late, not all
 
 
 def test_an_unknown_option_is_refused() -> None:
