@@ -23,8 +23,7 @@ from typing import IO, Any, Dict, Iterator, List, Optional
 from edgekit.bench.clocks import Clocks
 from edgekit.errors import DeviceError, EdgekitError
 
-SILENCE_S = 20.0  # the other side gives a sign every SIGN_S
-SIGN_S = 5.0
+SILENCE_S = 20.0  # the other side gives a sign every 5 s
 LOCK_S = 30.0  # longer than SILENCE_S: a holder whose link is gone has let go by then
 _KEPT_S = 30 * 24 * 3600.0  # files not used for so long make room
 

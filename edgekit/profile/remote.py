@@ -87,11 +87,12 @@ class Remote:
         with contextlib.suppress(subprocess.TimeoutExpired):  # it closed its output, and lives on
             self._process.wait(timeout=GRACE_S)
         if self._process.returncode == _LINK_LOST:
-            return self._error(f"the link to the board was lost at '{request}'")
+            what = f"the link to the board was lost at '{request}'"
+            return self._error(what, next="see that it is on and in the network, then run the same command again")
         return self._error(f"the bench process ended at '{request}' (exit code {self._process.returncode})")
 
-    def _error(self, what: str) -> DeviceError:
-        return DeviceError(f"{self._label}: {what}.", why="\n".join(self._errors) or None)
+    def _error(self, what: str, next: str | None = None) -> DeviceError:
+        return DeviceError(f"{self._label}: {what}.", why="\n".join(self._errors) or None, next=next)
 
     def _read_answers(self, stream: IO[str]) -> None:
         with contextlib.suppress(ValueError):  # not even text, or closed by us

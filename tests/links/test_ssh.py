@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -292,6 +293,20 @@ def test_a_board_without_numpy_says_what_to_install(ssh_board: TestBoard) -> Non
     with pytest.raises(DependencyError, match="has no numpy") as caught:
         open_link(settings(ssh_board, str(bare)))
     assert f"{bare} -m pip install numpy" in str(caught.value)
+
+
+def test_a_board_without_the_runtime_says_what_to_install(ssh_board: TestBoard, tmp_path: Path) -> None:
+    packages = ssh_board.folder / "packages"
+    packages.mkdir()
+    for name in ("numpy", "numpy.libs"):
+        (packages / name).symlink_to(Path(np.__file__).parents[1] / name)
+    bare = ssh_board.folder / "bare"
+    bare.write_text(f'#!/bin/sh\nPYTHONPATH="$PYTHONPATH:{packages}" exec {sys.executable} -S "$@"\n')
+    bare.chmod(0o755)
+    board = Board("bare", load(Device, devices()["x86-cpu"]), "ssh", settings(ssh_board, str(bare)))
+    candidate = Candidate("tiny", tiny_onnx.artifact(tiny_onnx.write(tmp_path / "tiny.onnx")), "onnxruntime")
+    with pytest.raises(DependencyError, match="onnxruntime is not installed: pip install onnxruntime"):
+        profile([candidate], board, Inputs(np.ones((1, 1, 4, 4), np.float32)), seconds=1.0)
 
 
 def test_a_command_that_hangs_is_an_error_after_its_time(link: Link) -> None:

@@ -31,6 +31,8 @@ SIGN_S = 5.0  # `hold` lets go after 20 s without a sign
 SLOWEST_BYTES_S = 50_000
 LARGEST_RESULT_BYTES = 4 * 10**9
 
+# Exit codes of the scripts. Where fewer bytes than the whole came (30), the link broke: the rest may follow.
+_DISK, _OTHER_BYTES = 28, 29
 _PREPARE = (
     'umask 077; root="${XDG_CACHE_HOME:-$HOME/.cache}/edgekit"; '
     'mkdir -p "$root/files" "$root/tmp" || exit 28; cd "$root" && echo "edgekit-root $(pwd -P)"'
@@ -41,7 +43,7 @@ _HAS = (
     'elif [ -f "$2.part" ] && [ "$(wc -c < "$2.part")" -le "$4" ]; then wc -c < "$2.part"; '
     'else rm -f "$2.part"; echo 0; fi'
 )
-# Appends what comes; 28: the disk is full; 30: the link broke in between, the rest may follow; 29: other bytes.
+# Appends what comes.
 _SEND = (
     'cd "$1/files" || exit 1; cat >> "$2.part" || { rm -f "$2.part"; exit 28; }; '
     '[ "$(wc -c < "$2.part")" -ge "$4" ] || exit 30; '
@@ -117,12 +119,10 @@ class SshLink(Link):
         """The absolute path of our folder there."""
         done = self._client.run(_PREPARE)
         found = re.search(rb"edgekit-root (/[^\n]+)\n", done.stdout)
+        if done.returncode == _DISK:
+            raise _disk_full(self.host, _said(done))
         if done.returncode != 0 or found is None:
-            raise (
-                _disk_full(self.host, _said(done))
-                if done.returncode == 28
-                else DeviceError(f"{self.host}: no folder could be made in the home folder there.", why=_said(done))
-            )
+            raise DeviceError(f"{self.host}: no folder could be made in the home folder there.", why=_said(done))
         return found[1].decode()
 
     def _put_agent(self) -> str:
@@ -157,9 +157,9 @@ class SshLink(Link):
             done = self._client.run(
                 _SEND, self._root, name, sha256, str(size), stdin=stream, timeout_s=60 + size / SLOWEST_BYTES_S
             )
-        if done.returncode == 28:
+        if done.returncode == _DISK:
             raise _disk_full(self.host, _said(done))
-        if done.returncode == 29 and sent > 0:
+        if done.returncode == _OTHER_BYTES and sent > 0:
             return 0  # what had arrived before was something else
         if done.returncode != 0:
             raise DeviceError(f"{self.host}: {path.name} did not arrive whole.", why=_said(done), next="try again")
