@@ -182,7 +182,7 @@ def _commands() -> Iterator[str]:
         text = path.read_text()
         yield from re.findall(r"pip install '?edgekit\[[\w-]+\]", text)
         yield from re.findall(r"`(edgekit [a-z]+)", text)
-        yield from re.findall(r"next=f?\".*?(edgekit [a-z]+)", text)
+        yield from re.findall(r"next=f?\"(?:[^\"]*: )?(edgekit [a-z]+)", text)
         yield from re.findall(r"\"(edgekit [a-z]+) [A-Z-]", text)
 
 
