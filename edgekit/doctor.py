@@ -179,6 +179,10 @@ def _libraries() -> Iterator[Finding]:
     for name in LIBRARIES:
         found = _version(name)
         yield Finding(name, "ok" if found else "absent", found or "not installed", f"pip install 'edgekit[{name}]'")
+    torch, vision = _version("torch"), _version("torchvision")
+    if torch and vision and ("+cpu" in torch) != ("+cpu" in vision):
+        says = f"torch {torch} and torchvision {vision} are different builds: torchvision's operators will not load"
+        yield Finding("torch and torchvision", "doubt", says, "pip install --force-reinstall torch torchvision")
     client = shutil.which("ssh")
     yield Finding("ssh", "ok" if client else "absent", client or "no client found", "apt-get install openssh-client")
 

@@ -79,6 +79,14 @@ def test_two_packages_of_onnxruntime_overwrite_each_other(versions: dict[str, st
     assert found.next == "pip uninstall -y onnxruntime onnxruntime-gpu && pip install onnxruntime"
 
 
+def test_torch_and_torchvision_of_different_builds_do_not_fit(versions: dict[str, str | None], tmp_path: Path) -> None:
+    versions |= {"torch": "2.13.0+cpu", "torchvision": "0.28.0"}
+    found = named(examine(tmp_path), "torch and torchvision")
+    assert (found.state, found.next) == ("doubt", "pip install --force-reinstall torch torchvision")
+    versions["torchvision"] = "0.28.0+cpu"
+    assert "torch and torchvision" not in [one.name for one in examine(tmp_path).findings]
+
+
 def test_a_runtime_is_missing_only_for_the_recipe_that_needs_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
