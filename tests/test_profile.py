@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -62,7 +62,7 @@ class FakeLink(Link):
         self._log, self._plans, self._outputs = log, plans, outputs
         self.processes: list[subprocess.Popen[str]] = []
 
-    def put(self, path: Path, sha256: str) -> str:
+    def put(self, path: Path, sha256: str, companions: Sequence[Path] = ()) -> str:
         return f"/board/{path.name}"
 
     def get(self, remote: str, path: Path) -> None:

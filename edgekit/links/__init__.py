@@ -18,8 +18,11 @@ class Link(ABC):
     notes: Sequence[str] = ()
 
     @abstractmethod
-    def put(self, path: Path, sha256: str) -> str:
-        """Brings a file to the board (nothing to do where it is there with that hash); returns its path there."""
+    def put(self, path: Path, sha256: str, companions: Sequence[Path] = ()) -> str:
+        """Brings a file to the board (nothing to do where it is there with that hash); returns its path there.
+
+        companions: files that a runtime looks for beside it, by the same stem (`model.trt8.onnx` of `model.onnx`).
+        """
 
     @abstractmethod
     def get(self, remote: str, path: Path) -> None:

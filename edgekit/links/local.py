@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +32,8 @@ def open_link(settings: Mapping[str, Any]) -> Link:
 
 
 class LocalLink(Link):
-    def put(self, path: Path, sha256: str) -> str:
-        """The file stays where it is."""
+    def put(self, path: Path, sha256: str, companions: Sequence[Path] = ()) -> str:
+        """The file stays where it is, and so does what stands beside it."""
         return str(path.resolve())
 
     def get(self, remote: str, path: Path) -> None:

@@ -123,13 +123,11 @@ def _opened(candidate: Candidate, board: str, link: Link, plan: Plan, inputs: Ma
     try:
         hello = remote.ask("hello", SLACK_S)
         artifact = candidate.artifact
-        for companion in artifact.companions:
-            link.put(companion, sha256_of(companion))
         options = {"threads": plan.threads, **candidate.options}
         answer = remote.ask(
             "open",
             OPEN_S,
-            path=link.put(artifact.path, artifact.sha256),
+            path=link.put(artifact.path, artifact.sha256, artifact.companions),
             runtime=candidate.runtime,
             options=options,
             scope=plan.scope,

@@ -16,7 +16,7 @@ import pytest
 
 from edgekit.artifact import Candidate, sha256_of
 from edgekit.device import Board, Device, load
-from edgekit.errors import DependencyError, DeviceError
+from edgekit.errors import DependencyError, DeviceError, InputError
 from edgekit.links import Link
 from edgekit.links.ssh import open_link
 from edgekit.links.ssh.client import Client
@@ -103,6 +103,26 @@ def test_a_file_goes_there_once_by_its_hash(ssh_board: TestBoard, link: Link, tm
     arrived = there.stat().st_ino
     link.put(path, sha256_of(path))
     assert there.stat().st_ino == arrived
+
+
+def test_what_stands_beside_a_file_stands_beside_it_there(ssh_board: TestBoard, link: Link, tmp_path: Path) -> None:
+    path, beside = tmp_path / "quantize.onnx", tmp_path / "quantize.trt8.onnx"
+    path.write_bytes(b"for TensorRT 10")
+    beside.write_bytes(b"for TensorRT 8")
+    there = Path(link.put(path, sha256_of(path), [beside]))
+    assert there.with_name(there.stem + ".trt8.onnx").read_bytes() == b"for TensorRT 8"
+    beside.write_bytes(b"for TensorRT 8, exported again")
+    link.put(path, sha256_of(path), [beside])
+    assert there.with_name(there.stem + ".trt8.onnx").read_bytes() == b"for TensorRT 8, exported again"
+
+
+@pytest.mark.parametrize("name", ["other.trt8.onnx", "quantize.o$(x)nx", "quantize; rm.onnx"])
+def test_a_companion_with_another_name_is_refused(link: Link, tmp_path: Path, name: str) -> None:
+    path, beside = tmp_path / "quantize.onnx", tmp_path / name
+    path.write_bytes(b"1")
+    beside.write_bytes(b"2")
+    with pytest.raises(InputError):
+        link.put(path, sha256_of(path), [beside])
 
 
 def test_a_file_that_is_not_whole_there_is_sent_again(ssh_board: TestBoard, link: Link, tmp_path: Path) -> None:

@@ -15,10 +15,11 @@ import select
 import subprocess
 import tempfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from edgekit.artifact import sha256_of
 from edgekit.errors import DeviceError, InputError, error_of
 from edgekit.links import Link
 from edgekit.links.ssh.agent_zip import agent_zip
@@ -89,13 +90,10 @@ class SshLink(Link):
             self.close()
             raise
 
-    def put(self, path: Path, sha256: str) -> str:
-        name = _name(path, sha256)
-        size = path.stat().st_size
-        sent = self._arrived(name, sha256, size)
-        while sent is not None:
-            sent = self._send(path, name, sha256, size, sent)
-        return f"{self._root}/files/{name}"
+    def put(self, path: Path, sha256: str, companions: Sequence[Path] = ()) -> str:
+        for companion in companions:
+            self._put(companion, sha256_of(companion), _name(companion, sha256, path.stem))
+        return self._put(path, sha256, _name(path, sha256, path.stem))
 
     def get(self, remote: str, path: Path) -> None:
         with open(path, "wb") as stream:
@@ -111,6 +109,13 @@ class SshLink(Link):
     def close(self) -> None:
         """Puts the board back in order, then ends the connection."""
         self._ends.close()
+
+    def _put(self, path: Path, sha256: str, name: str) -> str:
+        size = path.stat().st_size
+        sent = self._arrived(name, sha256, size)
+        while sent is not None:
+            sent = self._send(path, name, sha256, size, sent)
+        return f"{self._root}/files/{name}"
 
     def _start(self, script: str, *module: str) -> subprocess.Popen[str]:
         return self._client.start(script, self._root, str(BENCH_S), self._agent, self._python, *module)
@@ -206,11 +211,18 @@ def _give_signs(hold: subprocess.Popen[str], stopped: threading.Event) -> None:
             hold.stdin.flush()
 
 
-def _name(path: Path, sha256: str) -> str:
-    """What a file is called on the board: its hash, and the suffix by which runtimes know the format."""
-    if not re.fullmatch(r"[0-9a-f]{64}", sha256):
-        raise InputError(f"{path}: not a sha256: {sha256!r}")
-    return sha256 + (path.suffix if re.fullmatch(r"\.[A-Za-z0-9]{1,10}", path.suffix) else "")
+def _name(path: Path, sha256: str, stem: str) -> str:
+    """What a file is called on the board: a hash in place of its stem, and the suffixes by which runtimes know it.
+
+    Raises:
+        InputError: a companion of another stem, or a suffix that no file of ours has.
+    """
+    suffixes = path.name[len(stem) :]
+    if not re.fullmatch(r"[0-9a-f]{64}", sha256) or not path.name.startswith(stem):
+        raise InputError(f"{path}: is not '{stem}' with a suffix, or its hash is none: {sha256!r}")
+    if not re.fullmatch(r"(\.[A-Za-z0-9]{1,16}){0,3}", suffixes):
+        raise InputError(f"{path}: '{suffixes}' is no suffix of a model's file.")
+    return sha256 + suffixes
 
 
 def _disk_full(host: str, why: str | None) -> DeviceError:
