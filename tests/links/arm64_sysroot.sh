@@ -9,7 +9,7 @@ apt="$folder/apt"
 mkdir -p "$apt/lists/partial" "$apt/cache/archives/partial" "$folder/root/opt/packages"
 # the mirror that apt is configured with, unless the variable is set
 mirror=${DEBIAN_MIRROR:-$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' | grep '/debian/*$' | head -n 1)}
-suite=$(. /etc/os-release && echo "$VERSION_CODENAME")
+suite=bookworm  # whose Python is 3.11
 echo "deb [arch=arm64 signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $suite main" > "$apt/sources.list"
 options="-o Dir::Etc::sourcelist=$apt/sources.list -o Dir::Etc::sourceparts=- -o Dir::State::lists=$apt/lists
   -o Dir::Cache=$apt/cache -o Dir::State::status=/dev/null -o APT::Architecture=arm64 -o APT::Architectures=arm64"

@@ -39,6 +39,7 @@ _OPTIONS = {
     "ForwardX11": "no",
     "PermitLocalCommand": "no",
     "EscapeChar": "none",
+    "RemoteCommand": "none",
     "RequestTTY": "no",
 }
 
