@@ -29,7 +29,7 @@ def layer_sqnr(
 
     def keep(name: str) -> Any:
         def hook(module: nn.Module, args: Any, output: Tensor) -> None:
-            given.setdefault(name, []).append(output)
+            given.setdefault(name, []).append(output.clone())  # what follows may write into it
 
         return hook
 

@@ -7,6 +7,7 @@ the plan.
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import io
 import logging
@@ -41,6 +42,7 @@ def export(
     proto = _translate(model)
     _round_weights(proto)
     _pool_globally(proto)
+    _name_nodes(proto)
     _strip(proto)
     _check(proto, model, path)
     _write(proto.SerializeToString(), path)
@@ -136,8 +138,25 @@ def _pool_globally(proto: Any) -> None:
         flags = {a.name: a.i for a in node.attribute}
         if axes in ([-2, -1], [2, 3]) and flags.get("keepdims", 1) == 1:
             pool = helper.make_node("GlobalAveragePool", [node.input[0]], list(node.output), name=node.name)
+            pool.metadata_props.extend(node.metadata_props)
             graph.node.remove(node)
             graph.node.insert(at, pool)
+
+
+def _name_nodes(proto: Any) -> None:
+    """Names every node after the module it came from, as `stem.0/Conv`: profiles, lint and parity speak of it so.
+
+    A quantizer counts to the module whose tensor it rounds.
+    """
+    from edgekit.quantizers import HOOKS
+
+    seen: Counter[str] = Counter()
+    for node in proto.graph.node:
+        scopes = next((one.value for one in node.metadata_props if one.key.endswith(".name_scopes")), "[]")
+        modules = [one for one in ast.literal_eval(scopes)[:-1] if one and not one.startswith(HOOKS)]
+        name = "/".join([*modules[-1:], node.op_type])
+        node.name = f"{name}_{seen[name]}" if seen[name] else name
+        seen[name] += 1
 
 
 def _strip(proto: Any) -> None:

@@ -62,6 +62,20 @@ def test_only_standard_operators_and_no_remarks_of_this_machine_are_in_the_file(
     assert str(Path(__file__).parents[2]).encode() not in path.read_bytes()
 
 
+def test_nodes_are_named_after_the_modules_they_came_from(tmp_path: Path) -> None:
+    graph = onnx.load(exporter.export(_int8(), tmp_path / "x.onnx").path).graph
+    names = [node.name for node in graph.node]
+    assert [name for name in names if name.endswith(("/Conv", "/Gemm", "/GlobalAveragePool"))] == [
+        "stem.0/Conv",
+        "conv1/Conv",
+        "conv2/Conv",
+        "pool/GlobalAveragePool",
+        "classifier/Gemm",
+    ]
+    assert {"Add", "relu/Relu", "relu/Relu_1", "stem.2/QuantizeLinear"} <= set(names)
+    assert len(set(names)) == len(names)
+
+
 def test_a_lost_quantizer_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     translate = exporter._translate
 

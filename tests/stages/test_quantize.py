@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
+from torch import nn
 
 from edgekit import sensitivity
 from edgekit.data import Data, Split
@@ -114,6 +116,14 @@ def test_noise_of_one_layer_is_not_that_of_the_layers_after_it(model: Model, dat
     assert {name: db for name, db in after.items() if name != "stem.0"} == pytest.approx(
         {name: db for name, db in before.items() if name != "stem.0"}
     )
+
+
+def test_a_layer_whose_output_is_overwritten_in_place_has_the_noise_it_had_before(model: Model, data: Data) -> None:
+    net = copy.deepcopy(model.net)
+    for module in net.modules():
+        if isinstance(module, nn.ReLU):
+            module.inplace = True
+    assert _calibrated(replace(model, net=net), data)["sqnr_db"] == _calibrated(model, data)["sqnr_db"]
 
 
 def test_the_worst_layers_stay_in_float_until_the_budget_holds(
