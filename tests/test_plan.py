@@ -165,7 +165,7 @@ def test_one_step_shortens_every_training_and_leaves_everything_else() -> None:
     assert short.recover is not None
     assert (short.recover.epochs, short.recover.batch, short.recover.lr, short.ratio) == (1, 16, 0.3, 0.5)
     calibrated, trained = one_step(quantize.Stage(qat_epochs=0), 16), one_step(quantize.Stage(qat_epochs=3), 16)
-    assert (calibrated.qat_epochs, calibrated.qat, calibrated.images) == (0, "auto", 16)
+    assert (calibrated.qat_epochs, calibrated.images) == (0, 16)
     assert (trained.qat_epochs, trained.qat) == (1, "always")
 
 

@@ -44,8 +44,6 @@ def one_step(settings: Kind, images: int) -> Kind:
             changed[name] = min(value, images)
         elif name == "qat":
             changed[name] = "always"  # whether calibration suffices is not known before: training is rehearsed
-        elif name == "qat" and dict(settings).get("qat_epochs"):
-            changed[name] = "always"  # what an accuracy decides must be tried: that of one step means nothing
         elif name == "precision" and value == "auto":
             changed[name] = "float32"
     return settings.model_copy(update=changed)
