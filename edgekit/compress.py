@@ -184,7 +184,10 @@ def _artifact(job: Job, form: str, step: Step) -> Artifact:
     """A step's file in one format, written when it is first asked for."""
     if (form, step.name) not in job.artifacts:
         name = f"{step.name}.onnx" if form == "onnx" else f"{step.name}.{form}.onnx"
-        job.artifacts[form, step.name] = _export(job, step.model, form, job.run.folder / "artifacts" / name)
+        artifact = _export(job, step.model, form, job.run.folder / "artifacts" / name)
+        if form == "onnx":
+            parity.check_layers(step.name, step.model.net, artifact.path, job.data)
+        job.artifacts[form, step.name] = artifact
     return job.artifacts[form, step.name]
 
 
