@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 # What of edgekit's own code can change what a stage gives, besides the stage's file.
 CODE = [
     "adds",
-    "channels",
+    "channels/*",
     "data/*",
     "evaluate",
     "losses",

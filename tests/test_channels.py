@@ -6,9 +6,10 @@ import json
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from edgekit.channels import Cut, as_edit, choose, cut, find_groups, importance, replay
+from edgekit import channels
+from edgekit.channels import Cut, Frozen, as_edit, choose, cut, find_groups, graph, importance, replay
 from edgekit.errors import InputError
 from tests.networks import Grouped, Residual, realistic
 
@@ -30,6 +31,111 @@ def test_a_depthwise_convolution_shrinks_with_what_feeds_it_and_a_grouped_one_is
     assert [(group.layer, group.width) for group in groups] == [("first", 8)]
     reasons = {one.layer: one.reason for one in frozen}
     assert "'grouped' is a convolution in 2 groups" in reasons["second"]
+
+
+class Shuffled(nn.Module):
+    """Channels leave `first` in another order than the dependency graph believes: a transpose between reshapes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(1, 8, 3, padding=1)
+        self.second = nn.Conv2d(8, 8, 1)
+        self.classifier = nn.Linear(8, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        x = x.view(len(x), 2, -1, 8, 8).transpose(1, 2).reshape(x.shape)
+        y: Tensor = self.classifier(torch.relu(self.second(x)).mean(dim=(2, 3)))
+        return y
+
+
+class Gated(nn.Module):
+    """The first half of the channels is multiplied by the second: none leaves alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(1, 8, 3, padding=1)
+        self.classifier = nn.Linear(4, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        value, gate = self.first(x).chunk(2, dim=1)
+        y: Tensor = self.classifier((value * torch.sigmoid(gate)).mean(dim=(2, 3)))
+        return y
+
+
+class Normed(nn.Module):
+    """LayerNorm over channels: its mean and variance are taken over those that stay."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(64, 16)
+        self.norm = nn.LayerNorm(16)
+        self.classifier = nn.Linear(16, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.classifier(torch.relu(self.norm(self.first(x.flatten(1)))))
+        return y
+
+
+class Averaged(nn.Module):
+    """Each channel less their mean, which is another one without a channel that is zero."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(1, 8, 3, padding=1)
+        self.classifier = nn.Linear(8, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.first(x))
+        y: Tensor = self.classifier((x - x.mean(dim=1, keepdim=True)).mean(dim=(2, 3)))
+        return y
+
+
+def test_channels_that_the_graph_puts_in_the_wrong_order_are_frozen() -> None:
+    groups, frozen = find_groups(Shuffled(), EXAMPLE)
+    assert [one.layer for one in groups] == ["second"]
+    assert "removing its channels is not the same as zeroing them" in {one.layer: one.reason for one in frozen}["first"]
+
+
+def test_a_mean_over_channels_freezes_them() -> None:
+    groups, frozen = find_groups(Averaged(), EXAMPLE)
+    assert groups == ()
+    assert "removing its channels is not the same as zeroing them" in {one.layer: one.reason for one in frozen}["first"]
+
+
+def test_halves_that_are_multiplied_by_one_another_are_frozen() -> None:
+    groups, frozen = find_groups(Gated(), EXAMPLE)
+    assert groups == ()
+    assert frozen[0] == Frozen("first", "its channels are tied to one another: 2 leave where 1 should")
+
+
+def test_channels_under_a_layer_norm_can_leave() -> None:
+    groups, _ = find_groups(Normed(), EXAMPLE)
+    assert [(one.layer, one.width) for one in groups] == [("first", 16)]
+
+
+def test_weights_that_start_at_zero_hide_no_mistake() -> None:
+    net = Shuffled()
+    nn.init.zeros_(net.second.weight)  # the network's own weights say: `first` does not matter
+    _, frozen = find_groups(net, EXAMPLE)
+    assert "first" in {one.layer for one in frozen}
+
+
+def test_a_walk_that_does_not_end_is_frozen_with_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(graph, "WALK_S", -1.0)
+    groups, frozen = find_groups(Residual(), EXAMPLE)
+    assert groups == ()
+    assert all("was not followed to the end within" in one.reason for one in frozen)
+
+
+def test_a_network_without_a_graph_is_frozen_as_a_whole_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(net: nn.Module, example: Tensor) -> None:
+        raise ZeroDivisionError("integer division")
+
+    monkeypatch.setattr(channels, "copied", fails)
+    groups, frozen = find_groups(Residual(), EXAMPLE)
+    assert groups == ()
+    assert frozen == (Frozen("", "torch-pruning cannot follow this network (ZeroDivisionError: integer division)"),)
 
 
 def test_finding_groups_leaves_the_network_as_it_was() -> None:
