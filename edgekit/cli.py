@@ -5,21 +5,17 @@ stdout is the result (one JSON object with --json), stderr is progress. Exit cod
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import json
 import os
-import signal
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, Any
 
 import typer
 
 from edgekit import __version__
-from edgekit.errors import DependencyError, DeviceError, EdgekitError, GateError, Interrupted, ResourceError, UsageError
+from edgekit.endings import guard, result
+from edgekit.errors import DependencyError, DeviceError, GateError, UsageError
 
 # OpenMP's threads spin while they wait. Less of it trains a small network a tenth slower on a quiet machine and does
 # not stand still on a busy one, where a training was seen to fall to a tenth of its speed. Read when torch is loaded.
@@ -69,7 +65,7 @@ def compress(
 
     The same command again reuses every finished step; a run that was stopped goes on where it was.
     """
-    with _guard(as_json):
+    with guard(as_json):
         from edgekit.recipe import load_recipe
 
         loaded = load_recipe(_shipped(recipe), overrides=set_, allow_code=allow_code)
@@ -79,7 +75,7 @@ def compress(
         from edgekit.report import terminal
 
         report = run(loaded, runs=runs, progress=Progress(quiet=quiet))
-        _result(report.as_dict(), as_json) if as_json else terminal.show(report)
+        result(report.as_dict(), as_json) if as_json else terminal.show(report)
         if not report.verdict.goal_met:
             raise typer.Exit(GateError.exit_code)
 
@@ -98,7 +94,7 @@ def init(
 
     Asks only on a terminal, and overwrites nothing.
     """
-    with _guard(as_json):
+    with guard(as_json):
         from edgekit import init as begin
 
         if sys.stdin.isatty() and not as_json:
@@ -106,7 +102,7 @@ def init(
             train = train or Path(typer.prompt("Folder of training images", default="data/train"))
             test = test or Path(typer.prompt("Folder of test images", default="data/test"))
         written = begin.init(path, template or begin.DEFAULT, begin.Answers(train, test))
-        _result({"written": " ".join(map(str, written)), "next": f"edgekit plan {path}"}, as_json)
+        result({"written": " ".join(map(str, written)), "next": f"edgekit plan {path}"}, as_json)
 
 
 @app.command()
@@ -124,7 +120,7 @@ def plan(
     and says what will be reused, what cannot be pruned, where Q/DQ will stand, and what it will cost. It leaves nothing
     behind; its errors and exit codes are those of `edgekit compress`.
     """
-    with _guard(as_json):
+    with guard(as_json):
         from edgekit.recipe import load_recipe
 
         loaded = load_recipe(_shipped(recipe), overrides=set_, allow_code=allow_code)
@@ -150,7 +146,7 @@ def doctor(
 
     Exit 4 where something is missing that edgekit, or the recipe, cannot do without. Nothing heavy is imported.
     """
-    with _guard(as_json):
+    with guard(as_json):
         from edgekit import doctor as doctors
         from edgekit.recipe import load_recipe
 
@@ -192,7 +188,7 @@ def profile(
 
     Exit 6 where a row is invalid; `edgekit compare` takes what --out kept.
     """
-    with _guard(as_json):
+    with guard(as_json):
         from edgekit import subject
         from edgekit.progress import Progress
         from edgekit.report import profiles
@@ -225,7 +221,7 @@ def compare(
     as_json: AsJson = False,
 ) -> None:
     """Hold two measurements of the same candidates against each other; exit 5 on a regression beyond the noise."""
-    with _guard(as_json):
+    with guard(as_json):
         from edgekit import compare as comparison
 
         found = comparison.compare(old, new, comparison.share(max_regress))
@@ -240,7 +236,7 @@ app.add_typer(devices, name="devices")
 @devices.command("list")
 def devices_list(as_json: AsJson = False) -> None:
     """Every device and board by name, and how it is reached."""
-    with _guard(as_json):
+    with guard(as_json):
         from edgekit.device import known
 
         found = known()
@@ -252,7 +248,7 @@ def devices_show(
     name: Annotated[str, typer.Argument(help="A name of `devices list`.", show_default=False)], as_json: AsJson = False
 ) -> None:
     """The facts of a device, each with its source; of a board, those of its device and how it is reached."""
-    with _guard(as_json):
+    with guard(as_json):
         from edgekit.device import describe
 
         _facts(describe(name), as_json)
@@ -261,7 +257,7 @@ def devices_show(
 @devices.command("detect")
 def devices_detect(as_json: AsJson = False) -> None:
     """This machine: processor, instruction sets, cores, memory, runtimes found."""
-    with _guard(as_json):
+    with guard(as_json):
         from edgekit.device import detect
 
         _facts(detect(), as_json)
@@ -280,14 +276,14 @@ def devices_add(
     as_json: AsJson = False,
 ) -> None:
     """Add a board behind SSH: its host key is pinned when you have confirmed the fingerprint."""
-    with _guard(as_json):
+    with guard(as_json):
         from edgekit.profile.boards import add
 
         def confirm(shown: str) -> bool:
             return sys.stdin.isatty() and typer.confirm(f"{ssh} shows {shown}. Is that your board?", err=True)
 
         path = add(name, ssh, port=port, base=base, python=python, fingerprint=fingerprint, confirm=confirm)
-        _result({"board": name, "file": str(path), "next": f"edgekit devices test {name}"}, as_json)
+        result({"board": name, "file": str(path), "next": f"edgekit devices test {name}"}, as_json)
 
 
 @devices.command("test")
@@ -295,11 +291,11 @@ def devices_test(
     name: Annotated[str, typer.Argument(help="A board of `devices list`.", show_default=False)], as_json: AsJson = False
 ) -> None:
     """Send the agent to a board, and say what is there: machine, runtimes or what to install, clocks."""
-    with _guard(as_json):
+    with guard(as_json):
         from edgekit.device import open_board
         from edgekit.profile.boards import probe
 
-        _result(probe(open_board(name)), as_json)
+        result(probe(open_board(name)), as_json)
 
 
 @app.command()
@@ -308,10 +304,10 @@ def verify(
     as_json: AsJson = False,
 ) -> None:
     """Replay a bundle's golden vectors: its files are whole, and its outputs come out again."""
-    with _guard(as_json):
+    with guard(as_json):
         from edgekit.bundle import verify as replay
 
-        _result(replay(bundle), as_json)
+        result(replay(bundle), as_json)
 
 
 @app.command()
@@ -324,11 +320,11 @@ def lint(
     as_json: AsJson = False,
 ) -> None:
     """Name every place where a fusion will break or int8 falls back to float, what it costs and how to mend it."""
-    with _guard(as_json):
+    with guard(as_json):
         if file.suffix == ".json":
             from edgekit.lint.layers import lint_layers
 
-            _result(lint_layers(file).as_dict(), as_json)
+            result(lint_layers(file).as_dict(), as_json)
             return
         from edgekit.lint import lint as lint_model
 
@@ -344,7 +340,7 @@ def lint(
 @app.command()
 def schema() -> None:
     """Print the JSON Schema of recipes, for completion in an editor."""
-    with _guard(as_json=False):
+    with guard(as_json=False):
         from edgekit.recipe import schema as recipe_schema
 
         typer.echo(json.dumps(recipe_schema(), indent=2))
@@ -379,65 +375,6 @@ def _numbers(text: str, flag: str) -> list[int]:
     if not all(part.strip().isdigit() for part in text.split(",")):
         raise UsageError(f"{flag}: '{text}' is no list of whole numbers.", next="write them like 1,3,224,224")
     return [int(part) for part in text.split(",")]
-
-
-def _result(record: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        typer.echo(json.dumps(record))
-        return
-    for key, value in record.items():
-        typer.echo(f"{key.replace('_', ' ')}: {value}")
-
-
-@contextlib.contextmanager
-def _guard(as_json: bool) -> Iterator[None]:
-    """Turns whatever ends a command into one message of one shape and the exit code of its class."""
-    _stop_on_sigterm()
-    try:
-        yield
-    except (typer.Exit, typer.Abort):
-        raise
-    except EdgekitError as error:
-        _fail(error, as_json)
-    except KeyboardInterrupt:
-        _fail(_interrupted(signal.SIGINT), as_json)
-    except _Terminated:
-        _fail(_interrupted(signal.SIGTERM), as_json)
-    except MemoryError:
-        _fail(ResourceError("memory ran out", next="lower batch in the recipe's stages"), as_json)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        _fail(ResourceError(f"the disk is full: {error}", next="free some and run the same command again"), as_json)
-
-
-def _fail(error: EdgekitError, as_json: bool) -> None:
-    if as_json:
-        typer.echo(json.dumps(error.as_dict()))
-    for line in error.lines():
-        typer.echo(line, err=True)
-    raise typer.Exit(error.exit_code)
-
-
-class _Terminated(BaseException):
-    """SIGTERM came; unwinds like Ctrl-C, so that locks and work folders are released."""
-
-
-def _stop_on_sigterm() -> None:
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise _Terminated
-
-    with contextlib.suppress(ValueError):  # not the main thread: whoever called us handles signals
-        signal.signal(signal.SIGTERM, stop)
-
-
-def _interrupted(number: signal.Signals) -> Interrupted:
-    return Interrupted(
-        f"stopped by {number.name}",
-        signal=number,
-        kept="every finished step",
-        next="run the same command again to go on",
-    )
 
 
 def main() -> None:
