@@ -199,8 +199,9 @@ def _linted(artifact: Artifact, runtime: str) -> tuple[str, ...]:
 
 
 def _format_for(job: Job, runtime: str) -> str:
-    """The first of the recipe's exports that a runtime reads; the reader has made sure that there is one."""
-    return next(form for form in job.recipe.export if runtime in lookup.find("exporters", form).runtimes)
+    """The one of the recipe's exports that a runtime gets: of several the most its own (an IR before an ONNX file)."""
+    readers = {form: lookup.find("exporters", form).runtimes for form in job.recipe.export}
+    return min((form for form in readers if runtime in readers[form]), key=lambda form: len(readers[form]))
 
 
 def _row(job: Job, step: Step) -> Row:
@@ -264,7 +265,7 @@ def candidates(job: Job, board: Board) -> Iterator[Candidate]:
     """
     for form in job.recipe.export:
         for runtime in lookup.find("exporters", form).runtimes:
-            if runtime not in board.device.runtimes:
+            if runtime not in board.device.runtimes or form != _format_for(job, runtime):
                 continue
             if board.link == "local" and (reason := lookup.find("runtimes", runtime).missing()):
                 job.notes.append(f"not measured in {runtime}: {reason}")
