@@ -44,7 +44,9 @@ def members(graph: Any, module: nn.Module, channels: Sequence[int]) -> Any:
     """The layers that lose something with these output channels of `module`, and which of their channels."""
     graph.watch.start()
     prune = graph.get_pruner_of_module(module).prune_out_channels
-    return graph.get_pruning_group(module, prune, idxs=list(channels))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it says so when it cannot infer a shape; the proof finds what came of it
+        return graph.get_pruning_group(module, prune, idxs=list(channels))
 
 
 def remove(net: nn.Module, graph: Any, one: Cut) -> None:

@@ -6,6 +6,7 @@ speed-up on the goal's board, a share of the MACs or of the parameters.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict
 from itertools import islice
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 SEARCH_STEPS = 7  # halvings of the share to remove: 1 % resolution
 MEASURED_STEPS = 5
+NEAR = 0.03  # a measured time this near to the budget ends the search; the promise is 5 %
+PROMISE = 0.05
 TAYLOR_BATCHES = 16
 
 
@@ -74,7 +77,7 @@ class Stage(Base):
 
         groups, frozen = channels.find_groups(model.net, model.example)
         if not groups:
-            reasons = "; ".join(f"{one.layer}: {one.reason}" for one in frozen)
+            reasons = "; ".join(f"{one.layer or 'network'}: {one.reason}" for one in frozen)
             raise GateError("prune: no channel of this network can be removed", why=reasons)
         scores = self._scores(model, data, context, groups)
         cuts = self._cuts(model, context, scores)
@@ -89,8 +92,9 @@ class Stage(Base):
             "kept": {c.layer: [c.kept, c.width] for c in cuts},
             "frozen": [asdict(one) for one in frozen],
         }
-        metrics |= self._gain(model, pruned, context)
-        notes = tuple(f"'{one.layer}' keeps its channels: {one.reason}" for one in frozen)
+        gain, doubts = self._gain(model, pruned, context)
+        metrics |= gain
+        notes = (*(f"'{one.layer}' keeps its channels: {one.reason}" for one in frozen), *doubts)
         trained = self._recover(pruned, data, context)
         if trained is None:
             return Outcome(pruned, metrics, notes)
@@ -119,41 +123,66 @@ class Stage(Base):
             cuts = channels.choose(scores, share, align)
             return model.edited(channels.cut(model.net, model.example, cuts))
 
-        cost, budget, steps = self._budget(model, context)
-        share = _smallest(lambda share: cost(pruned(share)) <= budget, steps)
-        if share is None:
-            least = cost(pruned(1.0))
-            raise GateError(
-                f"prune: {self._request()} cannot be reached",
-                why=f"with every group at its least width {least:.4g} remain, {budget:.4g} were asked for",
-                next="ask for less, or start from another student",
-            )
+        if self.speedup is not None:
+            share = self._timed(self.speedup, model, pruned, context)
+        elif self.macs is not None:
+            share = self._counted(lambda m: m.macs, self.macs, model, pruned)
+        else:
+            assert self.params is not None
+            share = self._counted(lambda m: m.parameters, self.params, model, pruned)
         return channels.choose(scores, share, align)
 
-    def _budget(self, model: Model, context: Context) -> tuple[Callable[[Model], float], float, int]:
-        """What is counted, how much of it may remain, and how many trials it is worth."""
-        if self.speedup is not None:
-            return context.measure_ms, context.measure_ms(model) / self.speedup, MEASURED_STEPS
-        if self.macs is not None:
-            return lambda m: m.macs, model.macs * self.macs, SEARCH_STEPS
-        assert self.params is not None
-        return lambda m: m.parameters, model.parameters * self.params, SEARCH_STEPS
+    def _counted(
+        self, count: Callable[[Model], float], part: float, model: Model, pruned: Callable[[float], Model]
+    ) -> float:
+        """The smallest share of channels without which at most `part` of the count remains."""
+        budget = count(model) * part
+        share = _smallest(lambda share: count(pruned(share)) <= budget, SEARCH_STEPS)
+        if share is None:
+            raise self._unreachable(count(pruned(1.0)), budget)
+        return share
+
+    def _timed(self, speedup: float, model: Model, pruned: Callable[[float], Model], context: Context) -> float:
+        """The share of channels without which the network is that many times faster, measured on the goal's board."""
+        before_ms, least_ms = context.measure_ms(model), context.measure_ms(pruned(1.0))
+        if least_ms > before_ms / speedup:
+            raise self._unreachable(least_ms, before_ms / speedup)
+        return _nearest(lambda share: context.measure_ms(pruned(share)), before_ms, least_ms, before_ms / speedup)
+
+    def _unreachable(self, least: float, budget: float) -> GateError:
+        return GateError(
+            f"prune: {self._request()} cannot be reached",
+            why=f"with every group at its least width {least:.4g} remain, {budget:.4g} were asked for",
+            next="ask for less, or start from another student",
+        )
 
     def _request(self) -> str:
         asked = {key: getattr(self, key) for key in ("speedup", "macs", "params", "ratio")}
         return next(f"{key}: {value}" for key, value in asked.items() if value is not None)
 
-    def _gain(self, before: Model, after: Model, context: Context) -> dict[str, float]:
-        """Both networks measured on the goal's board, before any training."""
-        old_ms, new_ms = context.measure_ms(before), context.measure_ms(after)
+    def _gain(self, before: Model, after: Model, context: Context) -> tuple[dict[str, float], list[str]]:
+        """Both networks measured on the goal's board, before any training: before, after, before again."""
+        first_ms, new_ms, again_ms = (context.measure_ms(model) for model in (before, after, before))
+        old_ms = (first_ms + again_ms) / 2
         gain = old_ms / new_ms
+        context.progress.note(
+            f"prune: {old_ms:.3f} ms before the cut, {new_ms:.3f} ms after it: {gain:.2f} times faster"
+        )
         if self.at_least is not None and gain < self.at_least:
             raise GateError(
                 f"prune: {gain:.2f} times faster, at_least asks for {self.at_least:g}",
                 why=f"{old_ms:.3f} ms before the cut, {new_ms:.3f} ms after it, on {context.board.name}",
                 next="ask for more pruning or lower prune.at_least",
             )
-        return {"before_ms": old_ms, "after_ms": new_ms, "speedup": gain}
+        doubts = []
+        if abs(math.log(first_ms / again_ms)) > PROMISE:
+            doubts.append(
+                f"the speed-up is uncertain: the same network took {first_ms:.3f} and {again_ms:.3f} ms; "
+                "measure on a quiet board"
+            )
+        if self.speedup is not None and abs(gain / self.speedup - 1) > PROMISE:
+            doubts.append(f"speedup: {self.speedup:g} was asked for, {gain:.2f} was reached")
+        return {"before_ms": old_ms, "after_ms": new_ms, "speedup": gain}, doubts
 
     def _recover(self, pruned: Model, data: Data, context: Context) -> Trained | None:
         from edgekit.training import reestimate_batchnorm, train
@@ -194,3 +223,23 @@ def _smallest(enough: Callable[[float], bool], steps: int) -> float | None:
         middle = (low + high) / 2
         low, high = (low, middle) if enough(middle) else (middle, high)
     return high
+
+
+def _nearest(measure_ms: Callable[[float], float], before_ms: float, least_ms: float, budget_ms: float) -> float:
+    """The share in 0..1 whose time is nearest to the budget, in few measurements.
+
+    Each next share is interpolated between the nearest slower and faster ones, on the root of the time: the work of a
+    convolution falls with the square of its width. before_ms: without a cut; least_ms: share 1, within the budget.
+    """
+    slower, faster = (0.0, before_ms), (1.0, least_ms)
+    best = faster
+    for _ in range(MEASURED_STEPS):
+        if abs(best[1] / budget_ms - 1) <= NEAR:
+            break
+        high, low = math.sqrt(slower[1]), math.sqrt(faster[1])
+        part = min(0.9, max(0.1, (high - math.sqrt(budget_ms)) / (high - low)))
+        share = slower[0] + part * (faster[0] - slower[0])
+        tried = (share, measure_ms(share))
+        best = min(best, tried, key=lambda one: abs(math.log(one[1] / budget_ms)))
+        slower, faster = (tried, faster) if tried[1] > budget_ms else (slower, tried)
+    return best[0]
