@@ -23,7 +23,9 @@ class Residual(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.stem(x)
         y = self.norm2(self.conv2(self.relu(self.norm1(self.conv1(x)))))
-        return self.classifier(torch.flatten(self.pool(self.relu(x + y)), 1))
+        y = torch.flatten(self.pool(self.relu(x + y)), 1)
+        result: Tensor = self.classifier(y)
+        return result
 
 
 class Grouped(nn.Module):
@@ -40,7 +42,8 @@ class Grouped(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = torch.relu(self.depthwise(torch.relu(self.first(x))))
         x = torch.relu(self.grouped(torch.relu(self.second(x))))
-        return self.classifier(x.mean(dim=(2, 3)))
+        result: Tensor = self.classifier(x.mean(dim=(2, 3)))
+        return result
 
 
 def realistic(net: nn.Module, seed: int = 0) -> nn.Module:

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -54,7 +55,7 @@ def test_weights_have_a_scale_for_each_output_channel() -> None:
 def test_the_gradient_is_that_of_learned_step_size() -> None:
     quantizer = FakeQuant(torch.tensor([0.5]), UNSIGNED).train()
     x = torch.tensor([0.6, 100.0], requires_grad=True)
-    quantizer(x).sum().backward()  # type: ignore[no-untyped-call]
+    quantizer(x).sum().backward()
     assert x.grad is not None
     assert quantizer.scale.grad is not None
     assert x.grad.tolist() == [1.0, 0.0]  # straight through inside the range, nothing outside
@@ -79,8 +80,9 @@ class Shared(nn.Module):
         self.norm = nn.BatchNorm2d(4)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y = self.conv(x)
-        return self.norm(y) + y
+        y: torch.Tensor = self.conv(x)
+        normed: torch.Tensor = self.norm(y)
+        return normed + y
 
 
 def test_a_batchnorm_whose_input_is_used_elsewhere_is_not_folded() -> None:
@@ -119,7 +121,7 @@ def test_calibration_alone_stays_near_the_float_network() -> None:
 
 def test_quantizers_replayed_from_json_give_the_same_network() -> None:
     quantized, edit = _quantized()
-    folded, fold = fold_batchnorm(realistic(Residual()), EXAMPLE)
+    _, fold = fold_batchnorm(realistic(Residual()), EXAMPLE)
     again = replay(replay_fold(realistic(Residual()), EXAMPLE, fold), EXAMPLE, json.loads(json.dumps(edit)))
     again.load_state_dict(quantized.state_dict())
     assert torch.equal(again(IMAGES), quantized(IMAGES))
@@ -160,6 +162,6 @@ def test_quantization_compiles_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.rglob("*.so")) == []
 
 
-def _quantized() -> tuple[nn.Module, dict[str, object]]:  # type: ignore[type-arg]
+def _quantized() -> tuple[nn.Module, dict[str, Any]]:
     folded, _ = fold_batchnorm(realistic(Residual()), EXAMPLE)
     return quantize(folded, [IMAGES], SCHEMES["onnxruntime"])
