@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 FLOAT_ERROR = 1e-3  # largest difference, relative to the largest output; sums in another order stay far below
 INT8_FLIPS = 0.005  # share of the images: int8 kernels round some sums to the next step
-LAYER_IMAGES = 16
+LEAST_IMAGES, MOST_IMAGES = 8, 16  # for check_layers
+PIXELS = 400_000  # of these images together: every layer's output of all of them is held in memory
 DEPARTED = 0.2  # share of a channel's values beyond FLOAT_ERROR: sums in another order round far fewer to the next step
 
 
@@ -77,7 +78,8 @@ def check_layers(name: str, net: nn.Module, path: Path, data: Data) -> None:
     """
     from edgekit.data import batches
 
-    rows = np.unique(np.linspace(0, len(data.test) - 1, LAYER_IMAGES).astype(np.int64))
+    count = min(MOST_IMAGES, max(LEAST_IMAGES, PIXELS // math.prod(data.preprocess.size)))
+    rows = np.unique(np.linspace(0, len(data.test) - 1, count).astype(np.int64))
     images, _ = next(iter(batches(data.test.take(rows), len(rows), preprocess=data.preprocess)))
     layer = first_departure(net, path, images)
     if layer is not None:
