@@ -48,7 +48,7 @@ def agreement(network: np.ndarray, file: np.ndarray) -> Agreement:
     return Agreement(flips, len(network), float(np.abs(network - file).max() / np.abs(network).max()))
 
 
-def check(name: str, network: np.ndarray, file: np.ndarray, *, quantized: bool) -> Agreement:
+def check(name: str, found: Agreement, *, quantized: bool) -> None:
     """Refuses a file that is not its network.
 
     quantized: int8, judged by how many images change their class; a float file by its outputs.
@@ -56,11 +56,10 @@ def check(name: str, network: np.ndarray, file: np.ndarray, *, quantized: bool) 
     Raises:
         GateError: says how far off the file is and what would be allowed.
     """
-    found = agreement(network, file)
     allowed = math.ceil(INT8_FLIPS * found.n)
     same = found.flips <= allowed and math.isfinite(found.error) if quantized else found.error <= FLOAT_ERROR
     if same:
-        return found
+        return
     limit = f"{allowed} are allowed" if quantized else f"{FLOAT_ERROR:g} is allowed"
     raise GateError(
         f"{name}: the exported file is not its network",

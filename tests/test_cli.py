@@ -42,7 +42,11 @@ def test_help_lists_the_verbs_and_each_has_help_of_its_own() -> None:
 @pytest.mark.parametrize(
     ("change", "exit_code", "message"),
     [
-        (("seconds: 0.5", "secnods: 0.5"), 3, "tiny.yaml:14:11 profile.secnods: unknown field. Did you mean 'seconds'?"),
+        (
+            ("seconds: 0.5", "secnods: 0.5"),
+            3,
+            "tiny.yaml:14:11 profile.secnods: unknown field. Did you mean 'seconds'?",
+        ),
         (("runtime: onnxruntime", "runtime: tensorrt"), 3, "goal.runtime"),
         (("source: digits", "source: image_folder, train: nowhere, test: nowhere"), 3, "nowhere"),
         (("device: x86-cpu", "device: x86-gpu"), 3, "no board is called 'x86-gpu'. Did you mean 'x86-cpu'?"),

@@ -15,21 +15,30 @@ from edgekit.errors import NumericsError
 
 @pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_the_command_with_its_exit_code(number: int, exit_code: int) -> None:
-    with pytest.raises(typer.Exit) as ending, endings.guard(as_json=False):
-        os.kill(os.getpid(), number)
-        time.sleep(5)
+    def stopped() -> None:
+        with endings.guard(as_json=False):
+            os.kill(os.getpid(), number)
+            time.sleep(5)
+
+    with pytest.raises(typer.Exit) as ending:
+        stopped()
     assert ending.value.exit_code == exit_code
 
 
 def test_a_signal_that_a_library_swallows_comes_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(endings, "AGAIN_S", 0.05)
-    with pytest.raises(typer.Exit) as ending, endings.guard(as_json=False):
-        try:
-            os.kill(os.getpid(), signal.SIGINT)
+
+    def swallowed() -> None:
+        with endings.guard(as_json=False):
+            try:
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(5)
+            except:  # noqa: E722 - what torch-pruning does
+                pass
             time.sleep(5)
-        except:  # noqa: E722 - what torch-pruning does
-            pass
-        time.sleep(5)
+
+    with pytest.raises(typer.Exit) as ending:
+        swallowed()
     assert ending.value.exit_code == 130
 
 

@@ -14,8 +14,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgekit.compress import Job, candidates, inputs_of, opened, take_steps
+from edgekit.compress import opened, take_steps
 from edgekit.errors import ResourceError
+from edgekit.job import Job, candidates, inputs_of
 from edgekit.keys import Key, changes, origin_key, step_key
 from edgekit.plan.estimate import Estimate, estimate
 from edgekit.plan.small import few, one_step
@@ -90,7 +91,7 @@ def plan(recipe: Recipe, *, runs: Path, progress: Progress) -> Plan:
     tiny = few(data)
     short = recipe.model_copy(update={"stages": [one_step(stage, len(tiny.train)) for stage in recipe.stages]})
     with tempfile.TemporaryDirectory() as folder, Run.open(short, Path(folder)) as run:
-        job = Job(short, run, tiny, boards, progress, inputs_of(tiny), ROUGH_S)
+        job = Job(short, run, tiny, boards, progress, inputs_of(tiny), ROUGH_S, rehearsal=True)
         take_steps(job)
         files = _open_files(job)
         expected = estimate(recipe, job, data, files)

@@ -22,8 +22,8 @@ from edgekit.settings import Settings
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from edgekit.compress import Job
     from edgekit.data import Data
+    from edgekit.job import Job
     from edgekit.model import Model
     from edgekit.recipe import Recipe
     from edgekit.stages import Stage

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from edgekit.artifact import Artifact
-from edgekit.compress import _format_for
 from edgekit.errors import DependencyError, GateError, ResourceError
 from edgekit.exporters import onnx as plain
 from edgekit.exporters import openvino as exporter
+from edgekit.job import format_for
 from edgekit.model import Model
 from edgekit.runtimes import openvino
 from tests import exports
@@ -99,8 +99,8 @@ def test_without_openvino_the_error_says_what_to_install(
 
 def test_a_runtime_gets_one_file_of_a_recipe_its_own_format_first() -> None:
     job: Any = SimpleNamespace(recipe=SimpleNamespace(export=["onnx", "openvino"]))
-    assert _format_for(job, "openvino") == "openvino"
-    assert _format_for(job, "onnxruntime") == "onnx"
+    assert format_for(job, "openvino") == "openvino"
+    assert format_for(job, "onnxruntime") == "onnx"
 
 
 def _outputs(artifact: Artifact) -> np.ndarray:
