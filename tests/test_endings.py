@@ -14,7 +14,7 @@ import typer
 from edgekit import endings
 from edgekit.errors import NumericsError
 
-# In processes of their own: in one where OpenVINO had compiled a model, a signal was seen to end in a segmentation fault.
+# In processes of their own: where OpenVINO had compiled a model, a signal was seen to end in a segmentation fault.
 STOPPED = """
 import os, sys, time
 from edgekit import endings

@@ -45,6 +45,7 @@ class LocalLink(Link):
         paths = [parent, *filter(None, [os.environ.get("PYTHONPATH")])]
         return subprocess.Popen(
             [sys.executable, "-m", "edgekit.bench"],
+            start_new_session=True,  # Ctrl-C is for edgekit, which closes the bench's input
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
