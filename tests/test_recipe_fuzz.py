@@ -63,10 +63,17 @@ def values(part: dict[str, Any], shared: dict[str, Any]) -> st.SearchStrategy[An
         return simple[part["type"]]
     if part["type"] == "array":
         return st.lists(values(part["items"], shared), min_size=part.get("minItems", 0), max_size=4)
+    if "properties" not in part:
+        return st.dictionaries(
+            st.text(min_size=1, max_size=8), values(part["additionalProperties"], shared), max_size=3
+        )
     return records(part, shared)
 
 
 def records(part: dict[str, Any], shared: dict[str, Any]) -> st.SearchStrategy[dict[str, Any]]:
+    if "properties" not in part:  # any key, one kind of value
+        named = values(part["additionalProperties"], shared)
+        return st.dictionaries(st.text(min_size=1, max_size=8), named, max_size=3)
     fields = {key: KNOWN[key] if key in KNOWN else values(field, shared) for key, field in part["properties"].items()}
     needed = {key: fields.pop(key) for key in part.get("required", [])}
     if not set(ONE_OF_FOUR) <= set(fields):
