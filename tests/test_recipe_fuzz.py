@@ -63,10 +63,6 @@ def values(part: dict[str, Any], shared: dict[str, Any]) -> st.SearchStrategy[An
         return simple[part["type"]]
     if part["type"] == "array":
         return st.lists(values(part["items"], shared), min_size=part.get("minItems", 0), max_size=4)
-    if "properties" not in part:
-        return st.dictionaries(
-            st.text(min_size=1, max_size=8), values(part["additionalProperties"], shared), max_size=3
-        )
     return records(part, shared)
 
 
