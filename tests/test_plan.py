@@ -20,7 +20,7 @@ from edgekit.settings import GoalSettings
 from edgekit.stages import prune, quantize
 from tests.tiny import RECIPE, write_recipe
 
-SHORT = RECIPE.replace("  - distill:", "  # - distill:").replace("epochs: 2,", "epochs: 1,")
+SHORT = RECIPE.replace("  - distill:", "  # - distill:").replace("epochs: 6,", "epochs: 1,")
 
 
 def run(verb: str, recipe: Path, *options: str) -> Result:

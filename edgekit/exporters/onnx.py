@@ -119,8 +119,8 @@ def _round_weights(proto: Any) -> None:
         shape = [-1 if d == axis else 1 for d in range(weight.ndim)]
         # times the inverse, as torch's fake quantization does it: a quotient would round some halves the other way
         levels = np.rint(weight * (np.float32(1) / scale).reshape(shape)) + zero.reshape(shape)
-        limits = np.iinfo(zero.dtype)
-        rounded = np.clip(levels, limits.min, limits.max).astype(zero.dtype)
+        limit = np.iinfo(zero.dtype).max  # weights end at -127, as in training; QuantizeLinear itself would go to -128
+        rounded = np.clip(levels, -limit, limit).astype(zero.dtype)
         graph.initializer.append(numpy_helper.from_array(rounded, node.output[0]))
         graph.node.remove(node)
 

@@ -121,3 +121,12 @@ def _run(path: Path, *, optimize: bool = True) -> np.ndarray:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     return np.concatenate([session.run(None, {"input": image[None]})[0] for image in IMAGES.numpy()])
+
+
+def test_a_weight_that_training_moved_below_the_range_ends_at_minus_127_as_in_training(tmp_path: Path) -> None:
+    model = _int8()
+    with torch.no_grad():
+        model.net.get_submodule("classifier").get_parameter("weight")[5, 1] = -100.0
+    graph = onnx.load(exporter.export(model, tmp_path / "x.onnx").path).graph
+    values = [onnx.numpy_helper.to_array(one) for one in graph.initializer if one.data_type == onnx.TensorProto.INT8]
+    assert min(int(value.min()) for value in values if value.ndim) == -127
