@@ -232,8 +232,10 @@ def _ranges(placed: nn.Module) -> Iterator[tuple[Placement, Tensor]]:
 
 def _spell(found: Placement, scheme: Scheme) -> Placement:
     """The integer range as the scheme writes it; weights are int8 for each output channel everywhere."""
-    if found.axis is not None or not scheme.unsigned:
+    if found.axis is not None:
         return replace(found, low=-127, high=127, zero_point=0)
+    if not scheme.unsigned:
+        return replace(found, low=-128, high=127, zero_point=0)  # where QuantizeLinear itself ends
     return replace(found, low=0, high=255, zero_point=0 if found.low == 0 else 128)
 
 

@@ -101,6 +101,13 @@ def test_onnx_runtime_gets_zero_point_0_after_relu_and_128_elsewhere() -> None:
     assert {(p["low"], p["high"]) for p in places if p["axis"] is None} == {(0, 255)}
 
 
+def test_tensorrt_gets_zero_point_0_and_the_whole_range_that_quantize_linear_has() -> None:
+    folded, _ = fold_batchnorm(realistic(Residual()), EXAMPLE)
+    _, edit = quantize(folded, [IMAGES], SCHEMES["tensorrt"])
+    activations = {(p["low"], p["high"], p["zero_point"]) for p in edit["quantizers"] if p["axis"] is None}
+    assert activations == {(-128, 127, 0)}
+
+
 def test_weights_are_int8_for_each_output_channel() -> None:
     weights = {place["op"]: place for place in _quantized()[1]["quantizers"] if place["axis"] is not None}
     assert {op: place["channels"] for op, place in weights.items()} == {
